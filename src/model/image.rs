@@ -1,0 +1,107 @@
+//! What a service's image turned out to be, once images are resolved.
+
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use super::health::Healthcheck;
+use super::port::ExposedPort;
+
+/// What runs a service, decided after its image was looked at.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Resolved {
+    /// A Linux container.
+    Linux {
+        /// The reference its container is created from.
+        image: String,
+        /// The engine's image id, `sha256:…` (label `com.docker.compose.image`).
+        id: String,
+        /// The image's own settings.
+        config: ImageConfig,
+    },
+    /// A Wasm guest.
+    Wasm(Module),
+}
+
+impl Resolved {
+    /// The image's own settings, of either kind.
+    pub fn config(&self) -> &ImageConfig {
+        match self {
+            Self::Linux { config, .. } => config,
+            Self::Wasm(module) => &module.config,
+        }
+    }
+
+    /// Whether a guest runs it.
+    pub fn is_wasm(&self) -> bool {
+        matches!(self, Self::Wasm(_))
+    }
+}
+
+/// A Wasm module on this machine, ready to be compiled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Module {
+    /// What `ps` shows as its image: the reference or the path as written.
+    pub reference: String,
+    /// The `.wasm` file, binary form, on this machine.
+    pub path: PathBuf,
+    /// SHA-256 of its bytes, 64 hex digits.
+    pub digest: String,
+    /// Size of the `.wasm` in bytes.
+    pub size: u64,
+    /// How it runs.
+    pub kind: ModuleKind,
+    /// Export to call instead of `_start` (`module.wasm#func`).
+    pub function: Option<String>,
+    /// Folder with the image's other files; the guest's private root starts as this.
+    pub root: Option<PathBuf>,
+    /// The image's own settings; empty for a local file.
+    pub config: ImageConfig,
+}
+
+/// How a module runs, told by its header, imports and exports (see DESIGN, "How a module runs").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModuleKind {
+    /// Core module, WASI preview 1.
+    Core,
+    /// Component that exports `wasi:cli/run@0.2`.
+    Command,
+    /// Component that exports `wasi:http/incoming-handler@0.2`: wcompose serves it.
+    Http,
+}
+
+impl ModuleKind {
+    /// What people call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Core => "WASI p1 module",
+            Self::Command => "WASI p2 command",
+            Self::Http => "wasi:http component",
+        }
+    }
+}
+
+/// The part of an OCI image configuration that matters here (OCI image spec, `config`).
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ImageConfig {
+    /// `os/architecture`, e.g. `linux/amd64`, `wasi/wasm`.
+    pub platform: String,
+    /// `Entrypoint`.
+    pub entrypoint: Vec<String>,
+    /// `Cmd`.
+    pub command: Vec<String>,
+    /// `Env`.
+    pub environment: IndexMap<String, String>,
+    /// `WorkingDir`.
+    pub working_dir: Option<String>,
+    /// `ExposedPorts`.
+    pub exposed: Vec<ExposedPort>,
+    /// `Volumes`.
+    pub volumes: Vec<String>,
+    /// `StopSignal`.
+    pub stop_signal: Option<String>,
+    /// `Healthcheck`.
+    pub healthcheck: Option<Healthcheck>,
+}

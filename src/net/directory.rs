@@ -1,0 +1,72 @@
+//! Name → addresses, on each network. Engines write their own instances in before they report them started; guests' stacks read.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, RwLock};
+
+use crate::model::InstanceName;
+
+/// Who is where. One for each supervisor.
+#[derive(Debug, Default)]
+pub struct Directory {
+    entries: RwLock<BTreeMap<InstanceName, Vec<Presence>>>,
+}
+
+/// An instance on one network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presence {
+    /// The engine's name of the network.
+    pub network: String,
+    /// Every name it has there: container name, service, aliases.
+    pub names: Vec<String>,
+    /// Its addresses there.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Directory {
+    /// An empty directory.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Enters an instance, in place of what was known of it.
+    pub fn enter(&self, instance: InstanceName, presences: Vec<Presence>) {
+        self.entries.write().expect("no panic while it is held").insert(instance, presences);
+    }
+
+    /// Forgets an instance.
+    pub fn leave(&self, instance: &InstanceName) {
+        self.entries.write().expect("no panic while it is held").remove(instance);
+    }
+
+    /// Addresses of a name on any of these networks, without repeats; names compare without case (RFC 4343).
+    pub fn lookup(&self, networks: &[String], name: &str) -> Vec<IpAddr> {
+        let mut found = Vec::new();
+        for presence in self.entries.read().expect("no panic while it is held").values().flatten() {
+            if networks.contains(&presence.network)
+                && presence.names.iter().any(|known| known.eq_ignore_ascii_case(name))
+            {
+                for address in &presence.addresses {
+                    if !found.contains(address) {
+                        found.push(*address);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// The instance that has this address on one of these networks.
+    pub fn owner(&self, networks: &[String], address: IpAddr) -> Option<InstanceName> {
+        self.entries
+            .read()
+            .expect("no panic while it is held")
+            .iter()
+            .find(|(_, presences)| {
+                presences
+                    .iter()
+                    .any(|presence| networks.contains(&presence.network) && presence.addresses.contains(&address))
+            })
+            .map(|(instance, _)| instance.clone())
+    }
+}

@@ -1,0 +1,235 @@
+//! The plan: a graph of units, each with a cause. Units are *steps*, which end, or *instances*, which live on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+
+use super::observed::Existing;
+use crate::model::{
+    Attachment, InstanceName, Network, NetworkKey, ProjectName, Resolved, Service, ServiceName, Volume, VolumeKey,
+};
+use crate::net::wiring::Place;
+
+/// What names a unit, stable from one plan to the next.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UnitId {
+    /// Removing containers whose service or replica is no longer wanted, by container name.
+    Remove(String),
+    /// A network.
+    Network(NetworkKey),
+    /// A volume.
+    Volume(VolumeKey),
+    /// Creating what an instance needs, without running it.
+    Create(InstanceName),
+    /// The instance itself.
+    Instance(InstanceName),
+    /// Removing a network at the end of `down`, by the engine's name.
+    RemoveNetwork(String),
+    /// Removing a volume at the end of `down`, by the engine's name.
+    RemoveVolume(String),
+}
+
+/// One line of the plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unit {
+    /// Its name.
+    pub id: UnitId,
+    /// What is done.
+    pub work: Work,
+    /// Why: "not found", "config changed: environment", "orphan", "running".
+    pub cause: Cause,
+    /// What must hold first.
+    pub after: Vec<Edge>,
+}
+
+/// Why a unit is in the plan, one phrase for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause(pub String);
+
+/// A condition on another unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edge {
+    /// The unit waited for.
+    pub on: UnitId,
+    /// What must hold of it.
+    pub condition: EdgeCondition,
+    /// When it can no longer hold, this unit fails; otherwise it goes on with a warning.
+    pub required: bool,
+}
+
+/// What an edge waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EdgeCondition {
+    /// A step ended well.
+    Done,
+    /// An instance was started.
+    Started,
+    /// An instance is healthy.
+    Healthy,
+    /// An instance ended with exit code 0.
+    Completed,
+}
+
+/// What a unit does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// Ends.
+    Step(Step),
+    /// Lives on.
+    Instance(Arc<InstanceSpec>, Action),
+}
+
+/// How an instance comes to run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Start what a `Create` unit made or what exists stopped.
+    Start,
+    /// It runs already as it should: only watch it.
+    Adopt(Existing),
+}
+
+/// Something done once.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Make a network; with `replace`, first remove the one whose configuration differs.
+    CreateNetwork(Box<NetworkSpec>),
+    /// Make a volume.
+    CreateVolume(Box<VolumeSpec>),
+    /// Make an instance's container, or compile and prepare its guest; with `replace`, in place of an existing one.
+    Create {
+        /// What to make.
+        spec: Arc<InstanceSpec>,
+        /// What it replaces: stopped, removed, its anonymous volumes carried over.
+        replace: Option<Box<Existing>>,
+    },
+    /// Stop and remove an instance that is not wanted.
+    Remove {
+        /// What to remove.
+        existing: Box<Existing>,
+        /// Stop it this gently; absent means its own grace period.
+        grace: Option<Duration>,
+        /// Also its anonymous volumes.
+        volumes: bool,
+    },
+    /// Remove a network by the engine's name.
+    RemoveNetwork(String),
+    /// Remove a volume by the engine's name.
+    RemoveVolume(String),
+}
+
+/// A network to be made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetworkSpec {
+    /// As declared.
+    pub network: Network,
+    /// Every label it gets.
+    pub labels: BTreeMap<String, String>,
+    /// Engine id of the network it replaces.
+    pub replace: Option<String>,
+    /// Whether the engine has to make it: a network of Wasm services alone lives in this process.
+    pub in_process: bool,
+}
+
+/// A volume to be made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VolumeSpec {
+    /// As declared.
+    pub volume: Volume,
+    /// Every label it gets.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it is a folder of the user's instead of an engine's volume.
+    pub in_process: bool,
+}
+
+/// Everything an engine needs to run one replica.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InstanceSpec {
+    /// Which replica.
+    pub name: InstanceName,
+    /// The project.
+    pub project: ProjectName,
+    /// Container name (`<project>-<service>-<n>`, or `container_name`).
+    pub container: String,
+    /// As declared.
+    pub service: Arc<Service>,
+    /// What runs it.
+    pub resolved: Resolved,
+    /// Where a Wasm instance lives on the network; `InProcess` for Linux is meaningless and never read.
+    pub place: Place,
+    /// Every label its container gets (compose's and `dev.wcompose.*`).
+    pub labels: BTreeMap<String, String>,
+    /// `com.docker.compose.config-hash`.
+    pub config_hash: String,
+    /// `dev.wcompose.hash`, of a Wasm instance.
+    pub wasm_hash: Option<String>,
+    /// Networks, the primary one first.
+    pub networks: Vec<NetworkJoin>,
+    /// Environment: the image's, the declared one over it, the link variables; what the guest sees.
+    pub environment: IndexMap<String, String>,
+    /// Named volumes: key → the engine's name.
+    pub volumes: IndexMap<VolumeKey, String>,
+    /// Container ports of the dependencies and names it may look up are in `net::directory`; what it may reach
+    /// outside its networks is here, as written (`x-wasm.egress` and `--allow-egress`).
+    pub egress: Vec<String>,
+}
+
+/// How an instance joins one network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetworkJoin {
+    /// Key in the project.
+    pub key: NetworkKey,
+    /// The engine's name.
+    pub name: String,
+    /// All names it has there: container name, service, declared aliases.
+    pub aliases: Vec<String>,
+    /// As declared: addresses, MAC, driver options.
+    pub attachment: Attachment,
+    /// No way out of it (`internal: true`).
+    pub internal: bool,
+}
+
+/// A plan: units in an order that respects their edges.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Plan {
+    /// Units, dependencies before dependents.
+    pub units: Vec<Unit>,
+    /// What people should know: orphans left, networks not owned.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// The unit of that name.
+    pub fn unit(&self, id: &UnitId) -> Option<&Unit> {
+        self.units.iter().find(|unit| unit.id == *id)
+    }
+}
+
+/// Addresses of one instance, by the engine's network name.
+pub type Addresses = BTreeMap<String, Vec<IpAddr>>;
+
+impl fmt::Display for UnitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Remove(name) => write!(f, "remove {name}"),
+            Self::Network(key) => write!(f, "network {key}"),
+            Self::Volume(key) => write!(f, "volume {key}"),
+            Self::Create(name) => write!(f, "create {name}"),
+            Self::Instance(name) => write!(f, "{name}"),
+            Self::RemoveNetwork(name) => write!(f, "remove network {name}"),
+            Self::RemoveVolume(name) => write!(f, "remove volume {name}"),
+        }
+    }
+}
+
+/// A dependency's name and port as a Wasm service gets them in its environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The dependency.
+    pub service: ServiceName,
+    /// Its first container port.
+    pub port: Option<u16>,
+}

@@ -1,0 +1,1 @@
+//! All integration tests, in one binary: linking Wasmtime eight times costs minutes.
