@@ -3,6 +3,8 @@
 //! Facts come back as [`Report`]s through an [`Outlet`]. Engines know nothing of the supervisor, of events or of terminals.
 
 pub mod docker;
+#[cfg(test)]
+pub mod fake;
 pub mod report;
 pub mod wasm;
 

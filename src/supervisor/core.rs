@@ -27,7 +27,7 @@ use super::request::{Aim, Request};
 use crate::engine::report::{Attempt, Tagged};
 use crate::event::{Event, Failure, InstanceView, Phase};
 use crate::model::{InstanceName, ServiceName};
-use crate::plan::unit::{Action, Edge, InstanceSpec, Plan, Step, UnitId};
+use crate::plan::unit::{Action, Edge, EdgeCondition, InstanceSpec, Plan, Step, UnitId};
 
 /// A moment, on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -514,8 +514,9 @@ impl Core {
         while let Some(name) = open.pop() {
             for edge in self.instances.get(&name).map(|instance| &instance.after[..]).unwrap_or_default() {
                 let UnitId::Instance(on) = &edge.on else { continue };
-                let rests = self.instances.get(on).is_some_and(|dependency| {
-                    !dependency.is_active() && !matches!(dependency.state, State::Exited { code: 0, .. })
+                let rests = self.instances.get(on).is_some_and(|dependency| match dependency.state {
+                    State::Exited { code: 0, .. } => edge.condition != EdgeCondition::Completed,
+                    _ => !dependency.is_active(),
                 });
                 if rests && names.insert(on.clone()) {
                     open.push(on.clone());

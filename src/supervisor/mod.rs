@@ -16,6 +16,8 @@ mod request;
 pub mod restart;
 pub mod signals;
 mod tail;
+#[cfg(test)]
+mod testing;
 
 pub use self::core::{Command, Goal, Verb};
 pub use self::drive::{Ending, Lifetime, Order, Outcome, Setup, run};
