@@ -3,8 +3,11 @@
 
 use std::env;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use postgres::{Client, NoTls};
+use signal_hook::consts::SIGTERM;
 use tiny_http::{Method, Request, Response, Server};
 
 const PORT: u16 = 3000;
@@ -31,6 +34,7 @@ fn health() -> Outcome {
 }
 
 fn serve() -> Outcome {
+    signal_hook::flag::register_conditional_shutdown(SIGTERM, 0, Arc::new(AtomicBool::new(true)))?;
     let url = env::var("DATABASE_URL").map_err(|_| "DATABASE_URL is not set")?;
     let mut database = connect(&url)?;
     let server = Server::http(("0.0.0.0", PORT))?;

@@ -5,8 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::{env, fs, io};
 
+use signal_hook::consts::SIGTERM;
 use tiny_http::{Header, Method, Request, Response, Server};
 
 const PORT: u16 = 3000;
@@ -33,6 +36,7 @@ fn health() -> Outcome {
 }
 
 fn serve() -> Outcome {
+    signal_hook::flag::register_conditional_shutdown(SIGTERM, 0, Arc::new(AtomicBool::new(true)))?;
     let pricing = env::var("PRICING").unwrap_or_else(|_| "http://pricing:8080".to_owned());
     let mut stock = Stock::open("/data/stock")?;
     let server = Server::http(("0.0.0.0", PORT))?;
