@@ -81,7 +81,10 @@ fn act(words: &[&str]) -> io::Result<String> {
             thread::sleep(Duration::from_secs(number(seconds)?));
             Ok("awake".to_owned())
         }
-        ["exit", code] => process::exit(number(code)? as i32),
+        ["exit", code] => {
+            println!("leaving");
+            process::exit(number(code)? as i32)
+        }
         ["trap"] => fall_over(words.len()),
         ["spin"] => loop {
             std::hint::spin_loop();
