@@ -1,1 +1,3 @@
-//! See STYLE, layout.
+//! Where images and modules come from, and what they hold.
+
+pub mod export;
