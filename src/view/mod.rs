@@ -11,6 +11,7 @@ pub mod json;
 pub mod log;
 pub mod merge;
 pub mod progress;
+pub mod row;
 #[cfg(test)]
 mod sample;
 #[cfg(test)]
