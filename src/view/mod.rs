@@ -20,6 +20,7 @@ pub mod style;
 pub mod table;
 pub mod text;
 pub mod tty;
+pub mod tui;
 
 use std::fmt;
 use std::io::Write;
