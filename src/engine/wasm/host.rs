@@ -9,7 +9,7 @@ use wasmtime::component::{self, ResourceTable};
 use wasmtime::{Engine, ResourceLimiter, Store};
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::sockets::WasiSocketsView;
+use wasmtime_wasi::sockets::WasiSocketsCtxView;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -132,7 +132,7 @@ impl State {
     /// The view our own sockets work on.
     pub fn network(&mut self) -> sockets::View<'_> {
         let stack = &self.stack;
-        let stock = wasmtime_wasi::sockets::WasiSocketsCtxView { ctx: self.wasi.sockets(), table: &mut self.table };
+        let stock = WasiSocketsCtxView { ctx: self.wasi.sockets(), table: &mut self.table };
         sockets::View { stock, stack }
     }
 }

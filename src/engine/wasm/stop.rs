@@ -78,8 +78,9 @@ impl Switch {
 
 /// Waits until anything but running is wished.
 pub async fn wanted(watch: &mut watch::Receiver<Wish>) -> Wish {
-    match watch.wait_for(|wish| *wish != Wish::Run).await {
-        Ok(wish) => wish.clone(),
+    let wish = watch.wait_for(|wish| *wish != Wish::Run).await.map(|wish| wish.clone());
+    match wish {
+        Ok(wish) => wish,
         // Nobody is left to wish anything.
         Err(_) => std::future::pending().await,
     }
