@@ -33,6 +33,7 @@ use bollard::Docker as Client;
 use tokio::sync::OnceCell;
 
 use self::events::Events;
+pub use self::logs::Wanted;
 use self::presence::Presences;
 use self::request::Api;
 use super::{Engine, Handle, Outlet, Result, Started};
@@ -144,6 +145,11 @@ impl Docker {
     /// Stops (gently) and removes a container, agent or not; one that is gone is no error.
     pub async fn remove(&self, existing: &Existing, grace: Option<Duration>, volumes: bool) -> Result<()> {
         container::remove(&self.patient(), existing, grace, volumes).await
+    }
+
+    /// The output that the engine kept of a container, in order; with `follow` also what comes.
+    pub fn output(&self, id: &str, wanted: Wanted) -> tokio::sync::mpsc::Receiver<super::OutputLine> {
+        logs::kept(self.patient(), id.to_owned(), wanted)
     }
 
     /// The same connection for requests that may take long.
