@@ -108,10 +108,12 @@ impl Clock {
     async fn reading(&self) -> Result<Reading> {
         self.reading
             .get_or_try_init(|| async {
+                let asked = Timestamp::now();
                 let info = self.client.info().await.map_err(failed("read the clock of", "engine"))?;
-                let now = Timestamp::now();
-                let at = info.system_time.and_then(|time| time.parse().ok()).unwrap_or(now);
-                Ok(Reading { at, ahead: at.duration_since(now) })
+                let answered = Timestamp::now();
+                let at: Timestamp = info.system_time.and_then(|time| time.parse().ok()).unwrap_or(asked);
+                // A time between question and answer says that both clocks are one.
+                Ok(Reading { at, ahead: at.duration_since(at.clamp(asked, answered)) })
             })
             .await
             .copied()
