@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::ops::Bound;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
@@ -238,7 +239,9 @@ impl Target<'_> {
     }
 
     fn lay(&mut self, layer: impl Read, archive: &Path) -> Result<(), ExportError> {
-        let mut entries = tar::Archive::new(layer);
+        // What the limits allow, with its headers: a small file can unpack to an endless one.
+        let longest = self.limits.bytes.saturating_add(self.limits.entries.saturating_mul(4096));
+        let mut entries = tar::Archive::new(layer.take(longest));
         // What this layer itself wrote: its opaque folders hide only what lower layers brought.
         let mut written = BTreeSet::new();
         for entry in entries.entries().map_err(|error| malformed(archive, error))? {
@@ -404,7 +407,9 @@ impl Target<'_> {
         for entry in entries {
             let name = entry.map_err(io_error("reading", &full))?.file_name();
             let path = folder.join(name);
-            if !written.iter().any(|known| known.starts_with(&path)) {
+            // Paths are ordered by component, so what lies below a path follows it.
+            let next = written.range::<Path, _>((Bound::Included(path.as_path()), Bound::Unbounded)).next();
+            if !next.is_some_and(|known| known.starts_with(&path)) {
                 self.clear(&path)?;
             } else if !written.contains(&path)
                 || fs::symlink_metadata(self.root.join(&path)).is_ok_and(|it| it.is_dir())
