@@ -65,7 +65,11 @@ pub(super) async fn adopt(
         false => None,
     };
     outlet.report(Report::Started(started.facts.clone())).await;
+    let paused = found.state.as_ref().is_some_and(|state| state.paused == Some(true));
     let running = if running {
+        if paused {
+            outlet.report(Report::Paused(true)).await;
+        }
         RunningNow::Yes
     } else {
         outlet.report(Report::Exited(exit(&found, None))).await;
@@ -112,8 +116,7 @@ fn watched(
     let (runs, seen_runs) = watch::channel(1_u64);
     let (drained, seen_drained) = watch::channel(0_u64);
     let (ended, seen_ended) = watch::channel(running == RunningNow::No);
-    let mut tasks = JoinSet::new();
-    if let Some(source) = source {
+    let follower = source.map(|source| {
         let follower = Follower {
             client: docker.client.clone(),
             events: Arc::clone(&docker.events),
@@ -122,8 +125,8 @@ fn watched(
             runs: seen_runs,
             drained,
         };
-        tasks.spawn(follower.follow(source));
-    }
+        follower.follow(source)
+    });
     let watcher = Watcher {
         client: docker.client.clone(),
         presences: Arc::clone(&docker.presences),
@@ -134,13 +137,22 @@ fn watched(
         started_at: nanos(started.facts.at),
         addresses: started.facts.addresses,
         running: running == RunningNow::Yes,
+        restarting: false,
         runs,
         drained: seen_drained,
         ended,
         spec,
     };
     let name = watcher.container.clone();
-    tasks.spawn(watcher.watch(events));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        // The following ends with the watching: whoever watches next follows as well.
+        let mut following = JoinSet::new();
+        if let Some(follower) = follower {
+            following.spawn(follower);
+        }
+        watcher.watch(events).await;
+    });
     Box::new(Container {
         client: docker.patient(),
         events: Arc::clone(&docker.events),
@@ -166,13 +178,11 @@ struct Container {
 impl Handle for Container {
     async fn stop(&self, grace: Option<Duration>) -> Result<()> {
         container::stop(&self.client, &self.id, grace).await.map_err(failed("stop container", &self.name))?;
+        // Between two runs nothing dies, and an event may be missing: the container itself tells.
+        self.events.nudge(&self.id);
         let mut ended = self.ended.clone();
-        for _ in 0..2 {
-            if timeout(LAG, ended.wait_for(|ended| *ended)).await.is_ok() {
-                return Ok(());
-            }
-            // The event went missing: look at the container itself.
-            self.events.nudge(&self.id);
+        if timeout(LAG, ended.wait_for(|ended| *ended)).await.is_ok() {
+            return Ok(());
         }
         let late = "it was stopped, but the engine does not say that it ended";
         Err(EngineError::new(ErrorKind::Timeout, "stop container", &self.name, late))
@@ -202,6 +212,8 @@ struct Watcher {
     started_at: i64,
     addresses: Addresses,
     running: bool,
+    /// The last exit was told as one that the engine makes good again.
+    restarting: bool,
     runs: watch::Sender<u64>,
     drained: watch::Receiver<u64>,
     ended: watch::Sender<bool>,
@@ -281,8 +293,13 @@ impl Watcher {
             self.restarts += 1;
             exit.restarting = true;
         }
+        self.tell_exit(exit).await;
+    }
+
+    async fn tell_exit(&mut self, exit: Exit) {
+        self.restarting = exit.restarting;
         self.outlet.report(Report::Exited(exit)).await;
-        self.ended.send_replace(true);
+        self.ended.send_replace(!self.restarting);
     }
 
     async fn locate(&mut self, found: &ContainerInspectResponse) {
@@ -323,9 +340,18 @@ impl Watcher {
                 self.end(Some(&found), None).await;
                 self.begin(&found).await;
             }
-            (true, false) => self.end(Some(&found), None).await,
+            (true, false) => {
+                // Whatever restarts were missed, this is the end of the last of them.
+                self.restarts = restarts(&found);
+                self.end(Some(&found), None).await;
+            }
             (false, true) => self.begin(&found).await,
-            (false, false) => {}
+            (false, false) => {
+                let exit = exit(&found, None);
+                if self.restarting && !exit.restarting {
+                    self.tell_exit(exit).await;
+                }
+            }
         }
         Watching::On
     }
