@@ -330,7 +330,7 @@ impl Core {
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
         let mut turn = Turn { now, effects: Vec::new() };
         if self.phase == Phase::Stopped {
-            return turn.effects;
+            return over(input);
         }
         match input {
             Input::Adopt { request, plan, goal } => self.adopt(request, plan, goal, &mut turn),
@@ -589,6 +589,25 @@ impl Instance {
             signal: signal.to_owned(),
         });
         true
+    }
+}
+
+/// Answers after the end: nothing happens any more, but nobody is left waiting.
+fn over(input: Input) -> Vec<Effect> {
+    match input {
+        Input::Adopt { request, .. } | Input::Command { request, .. } => {
+            vec![Effect::Refuse { request, message: "the supervisor has ended".into() }]
+        }
+        Input::Hold { request } => vec![Effect::Held { request }],
+        Input::Release
+        | Input::Report(_)
+        | Input::StepDone { .. }
+        | Input::StartDone { .. }
+        | Input::StopDone { .. }
+        | Input::KillDone { .. }
+        | Input::Probed { .. }
+        | Input::Signal
+        | Input::Tick => Vec::new(),
     }
 }
 

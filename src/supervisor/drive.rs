@@ -404,3 +404,6 @@ async fn sleep_until(deadline: Option<Instant>) {
 fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+mod tests;
