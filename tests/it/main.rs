@@ -1,1 +1,14 @@
 //! All integration tests, in one binary: linking Wasmtime eight times costs minutes.
+//!
+//! Scenarios run the built `wcompose` as people do; each states one obligation. Those that need a Docker engine skip
+//! loudly where none answers, and fail instead under `WCOMPOSE_REQUIRE_ENGINE=1`.
+
+mod bad_input;
+mod change;
+mod cli;
+mod lifecycle;
+mod network;
+mod samples;
+mod support;
+mod volumes;
+mod wasm;

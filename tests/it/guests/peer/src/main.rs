@@ -1,0 +1,199 @@
+//! The other end of every scenario: one program for both kinds of service, compiled to a static Linux binary, to a WASI
+//! preview 1 module and to a preview 2 component, so that a test can put the same deeds on either side.
+//!
+//!   peer serve PORT        an HTTP server that does what its path says: `/send/db/7000/hello`
+//!   peer echo PORT         a TCP server that sends back what it gets
+//!   peer check PORT        exit code 0 when `serve` answers on this machine
+//!   peer VERB ARGUMENT…    one deed; its result goes to standard output
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
+use std::{env, fs, process, thread, time::Duration};
+
+fn main() {
+    #[cfg(unix)]
+    signal_hook::flag::register_conditional_shutdown(
+        signal_hook::consts::SIGTERM,
+        0,
+        std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true)),
+    )
+    .expect("SIGTERM can be handled");
+
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["serve", port] => listen(port, serve),
+        ["echo", port] => listen(port, echo),
+        ["check", port] => act(&["get", "127.0.0.1", port, "say", "alive"]),
+        deed => act(deed),
+    };
+    match outcome {
+        Ok(text) => println!("{text}"),
+        Err(error) => {
+            eprintln!("peer: {error}");
+            process::exit(1);
+        }
+    }
+}
+
+/// One deed, the same from the command line and over HTTP.
+fn act(words: &[&str]) -> io::Result<String> {
+    match words {
+        ["say", text] => Ok((*text).to_owned()),
+        ["args"] => Ok(env::args().collect::<Vec<_>>().join("\n")),
+        ["env"] => {
+            let mut lines: Vec<String> = env::vars().map(|(name, value)| format!("{name}={value}")).collect();
+            lines.sort();
+            Ok(lines.join("\n"))
+        }
+        ["env", name] => Ok(env::var(name).unwrap_or_else(|_| "unset".to_owned())),
+        ["lookup", name] => {
+            let mut addresses: Vec<String> =
+                (*name, 0).to_socket_addrs()?.map(|address| address.ip().to_string()).collect();
+            addresses.sort();
+            addresses.dedup();
+            Ok(addresses.join("\n"))
+        }
+        ["send", host, port, text] => send(host, port, text.as_bytes()),
+        ["get", host, port, path @ ..] => get(host, port, &path.join("/")),
+        ["read", path] => fs::read_to_string(path),
+        ["write", path, text] => fs::write(path, text).map(|()| "written".to_owned()),
+        ["list", path] => {
+            let mut names = fs::read_dir(path)?
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                .collect::<io::Result<Vec<_>>>()?;
+            names.sort();
+            Ok(names.join("\n"))
+        }
+        ["log", text] => {
+            println!("{text}");
+            eprintln!("{text} on stderr");
+            Ok("logged".to_owned())
+        }
+        ["count", lines] => {
+            for line in 1..=number(lines)? {
+                println!("line {line}");
+            }
+            Ok("counted".to_owned())
+        }
+        ["sleep", seconds] => {
+            thread::sleep(Duration::from_secs(number(seconds)?));
+            Ok("awake".to_owned())
+        }
+        ["exit", code] => {
+            println!("leaving");
+            process::exit(number(code)? as i32)
+        }
+        ["trap"] => fall_over(words.len()),
+        ["spin"] => loop {
+            std::hint::spin_loop();
+        },
+        _ => Err(io::Error::other(format!("no such deed: {words:?}"))),
+    }
+}
+
+/// Two frames with names of their own, for the backtrace.
+#[inline(never)]
+fn fall_over(depth: usize) -> ! {
+    reach_the_bottom(depth + 1)
+}
+
+#[inline(never)]
+fn reach_the_bottom(depth: usize) -> ! {
+    let nothing: Option<usize> = depth.checked_sub(100);
+    panic!("nothing left: {}", nothing.expect("something was left"));
+}
+
+fn number(text: &str) -> io::Result<u64> {
+    text.parse().map_err(|_| io::Error::other(format!("not a number: {text}")))
+}
+
+fn send(host: &str, port: &str, bytes: &[u8]) -> io::Result<String> {
+    let mut stream = TcpStream::connect((host, number(port)? as u16))?;
+    stream.write_all(bytes)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+fn get(host: &str, port: &str, path: &str) -> io::Result<String> {
+    let request = format!("GET /{path} HTTP/1.1\r\nhost: {host}:{port}\r\nconnection: close\r\n\r\n");
+    let mut stream = TcpStream::connect((host, number(port)? as u16))?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("no answer"))?;
+    if head.split(' ').nth(1) == Some("200") { Ok(body.to_owned()) } else { Err(io::Error::other(body.to_owned())) }
+}
+
+type Service = fn(TcpStream) -> io::Result<()>;
+
+fn listen(port: &str, service: Service) -> io::Result<String> {
+    let listener = TcpListener::bind(("0.0.0.0", number(port)? as u16))?;
+    println!("listening on {port}");
+    for stream in listener.incoming() {
+        let stream = stream?;
+        // A preview 2 component has one thread; there the connections take turns.
+        if cfg!(unix) {
+            thread::spawn(move || service(stream));
+        } else if let Err(error) = service(stream) {
+            eprintln!("peer: {error}");
+        }
+    }
+    Ok(String::new())
+}
+
+fn echo(mut stream: TcpStream) -> io::Result<()> {
+    let mut chunk = [0; 64 * 1024];
+    loop {
+        match stream.read(&mut chunk)? {
+            0 => return stream.shutdown(Shutdown::Both),
+            length => stream.write_all(&chunk[..length])?,
+        }
+    }
+}
+
+fn serve(stream: TcpStream) -> io::Result<()> {
+    let mut reader = BufReader::new(&stream);
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let mut header = String::new();
+    while reader.read_line(&mut header)? > 2 {
+        header.clear();
+    }
+    let words: Vec<String> = first.split(' ').nth(1).unwrap_or("/").split('/').skip(1).map(decoded).collect();
+    let outcome = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["caller"] => stream.peer_addr().map(|address| address.ip().to_string()),
+        deed => act(deed),
+    };
+    let (status, body) = match outcome {
+        Ok(body) => ("200 OK", body),
+        Err(error) => ("500 Failed", error.to_string()),
+    };
+    let mut answer = String::new();
+    let _ = write!(answer, "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+    (&stream).write_all(answer.as_bytes())?;
+    stream.shutdown(Shutdown::Write)
+}
+
+/// `%2F` → `/`, and the like.
+fn decoded(word: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = word.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let code = (first == b'%').then(|| tail.get(..2)).flatten();
+        match code.and_then(|code| u8::from_str_radix(std::str::from_utf8(code).ok()?, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,40 @@
+//! The `wasi:http` counterpart of `peer serve`: does what its path says.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use wstd::http::{Body, Client, Error, Request, Response, StatusCode};
+
+/// Lives as long as the guest's instance.
+static REQUESTS: AtomicU32 = AtomicU32::new(0);
+
+#[wstd::http_server]
+async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
+    let path = request.uri().path().to_owned();
+    let words: Vec<&str> = path.split('/').skip(1).collect();
+    let text = match words.as_slice() {
+        ["say", text] => (*text).to_owned(),
+        ["env", name] => std::env::var(name).unwrap_or_else(|_| "unset".to_owned()),
+        ["host"] => header(&request, "host"),
+        ["log", text] => {
+            println!("{text}");
+            "logged".to_owned()
+        }
+        ["requests"] => (REQUESTS.fetch_add(1, Ordering::Relaxed) + 1).to_string(),
+        ["trap"] => panic!("asked to"),
+        ["get", host, port, rest @ ..] => {
+            let address = format!("http://{host}:{port}/{}", rest.join("/"));
+            match Client::new().send(Request::get(address).body(Body::empty())?).await {
+                Ok(answer) => return Ok(Response::builder().status(answer.status()).body(answer.into_body())?),
+                Err(error) => {
+                    return Ok(Response::builder().status(StatusCode::BAD_GATEWAY).body(error.to_string().into())?);
+                }
+            }
+        }
+        _ => return Ok(Response::builder().status(StatusCode::NOT_FOUND).body("no such deed".into())?),
+    };
+    Ok(Response::new(text.into()))
+}
+
+fn header(request: &Request<Body>, name: &str) -> String {
+    request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
