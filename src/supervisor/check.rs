@@ -130,11 +130,11 @@ fn get(port: u16, host: &str, path: &str) -> Probe {
 
 /// `http://<the service itself>[:port][/path]`, or the same without a scheme, as curl and wget take it.
 fn from_url(url: &str, service: &Service) -> Option<Probe> {
-    let uri: http::Uri = url.parse().ok()?;
-    if uri.scheme_str().is_some_and(|scheme| scheme != "http") {
+    let with_scheme = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    let uri: http::Uri = with_scheme.parse().ok()?;
+    if uri.scheme_str() != Some("http") {
         return None;
     }
-    let uri = if uri.scheme().is_some() { uri } else { format!("http://{url}").parse().ok()? };
     let authority = uri.authority()?;
     is_itself(authority.host(), service).then_some(())?;
     let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
@@ -400,5 +400,110 @@ impl fmt::Display for Probe {
             }
             Self::Tcp { port } => write!(f, "connection to port {port}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::supervisor::testing::wasm;
+
+    /// What a health check of the service `web` is made of, or why it cannot be made.
+    fn of(test: HealthTest) -> Result<Option<Check>, Unrecognised> {
+        let mut draft = wasm("web");
+        draft.service.healthcheck = Some(Healthcheck { test: Some(test), ..Healthcheck::default() });
+        Check::of(&draft.spec())
+    }
+
+    fn shell(line: &str) -> String {
+        match of(HealthTest::Shell(line.into())) {
+            Ok(Some(Check { probe: probe @ Probe::Http { accept: Accept::Any, .. }, .. })) => {
+                format!("{probe}, any answer")
+            }
+            Ok(Some(check)) => check.probe.to_string(),
+            Ok(None) => "none".into(),
+            Err(_) => "unrecognised".into(),
+        }
+    }
+
+    #[test]
+    fn commands_that_people_write_for_containers_are_recognised() {
+        let cases = [
+            ("curl -f http://localhost:8080/health || exit 1", "GET /health on port 8080"),
+            ("curl --fail --silent --show-error http://127.0.0.1/ > /dev/null || exit 1", "GET / on port 80"),
+            ("curl -fsSL -o /dev/null -m 5 http://web:3000/a?b=c", "GET /a?b=c on port 3000"),
+            ("/usr/bin/curl -sf -m5 'http://localhost/a&b' >/dev/null 2>&1 || false", "GET /a&b on port 80"),
+            ("curl localhost:8080", "GET / on port 8080, any answer"),
+            ("curl -If http://[::1]:8080/", "HEAD / on port 8080"),
+            ("wget -q --spider http://localhost:8080/ready || exit 1", "HEAD /ready on port 8080"),
+            ("wget --no-verbose --tries=1 --spider http://localhost || exit 1", "HEAD / on port 80"),
+            ("wget -qO- http://localhost:9000/ping", "GET /ping on port 9000"),
+            ("wget -nv -t1 --spider localhost:8080/x", "HEAD /x on port 8080"),
+            ("busybox wget -q -O /dev/null http://0.0.0.0:80/", "GET / on port 80"),
+            ("nc -z localhost 5432", "connection to port 5432"),
+            ("nc -zvw1 127.0.0.1 6379 || exit 1", "connection to port 6379"),
+            ("sh -c 'nc -z web 80'", "connection to port 80"),
+        ];
+        for (line, probe) in cases {
+            assert_eq!(shell(line), probe, "{line}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_not_guessed_at() {
+        let cases = [
+            "pg_isready -U postgres",
+            "curl -f https://localhost/",
+            "curl -f http://db:8080/",
+            "curl -f http://localhost:$PORT/",
+            "curl -f http://localhost/ && test -e /ready",
+            "curl -f http://localhost/ | grep ok",
+            "curl -f http://localhost/ || echo bad",
+            "curl -f -d x http://localhost/",
+            "curl -X POST http://localhost/",
+            "curl -f http://localhost/ http://localhost/b",
+            "curl -f http://localhost/ &",
+            "nc localhost 80",
+            "nc -z db 80",
+            "curl 'http://localhost/",
+            "",
+        ];
+        for line in cases {
+            assert_eq!(shell(line), "unrecognised", "{line}");
+        }
+        let Err(Unrecognised(text)) = of(HealthTest::Command(vec!["python".into(), "check.py".into()])) else {
+            panic!("not a probe");
+        };
+        assert!(text.contains("`python check.py`") && text.contains("x-wasm"), "{text}");
+    }
+
+    #[test]
+    fn a_check_may_be_declared_as_words_and_switched_off() {
+        let words = ["curl", "-f", "http://localhost:8080/"].map(str::to_owned).to_vec();
+        let check = of(HealthTest::Command(words)).unwrap().unwrap();
+        assert_eq!(check.probe.to_string(), "GET / on port 8080");
+        assert_eq!(check.timing.interval, Duration::from_secs(30));
+        assert_eq!(of(HealthTest::Disabled), Ok(None));
+    }
+
+    #[test]
+    fn x_wasm_takes_a_path_on_the_first_http_port_or_a_url() {
+        let mut draft = wasm("web").check("pg_isready");
+        let mut http = |text: &str, ports: &[u16]| {
+            draft.service.wasm = Some(crate::model::WasmOptions {
+                http_ports: ports.to_vec(),
+                health_http: Some(text.into()),
+                ..Default::default()
+            });
+            let check = Check::of(&draft.spec())?.expect("declared");
+            assert_eq!(check.timing.interval, Duration::from_secs(1), "the times of `healthcheck`");
+            Ok::<_, Unrecognised>(check.probe.to_string())
+        };
+        assert_eq!(http("/ready", &[]).as_deref(), Ok("GET /ready on port 8080"));
+        assert_eq!(http("/ready", &[9000, 9001]).as_deref(), Ok("GET /ready on port 9000"));
+        assert_eq!(http("http://localhost:81/x", &[]).as_deref(), Ok("GET /x on port 81"));
+        assert!(http("http://db/x", &[]).is_err());
     }
 }

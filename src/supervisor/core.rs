@@ -8,9 +8,11 @@
 
 mod adopt;
 mod advance;
+mod command;
 mod facts;
 #[cfg(test)]
 mod laws;
+mod settle;
 #[cfg(test)]
 mod tests;
 
@@ -23,11 +25,11 @@ use jiff::Timestamp;
 
 use super::check::Probe;
 use super::instance::{Instance, Origin, Problem, State, Wish};
-use super::request::{Aim, Request};
+use super::request::Request;
 use crate::engine::report::{Attempt, Tagged};
 use crate::event::{Event, Failure, InstanceView, Phase};
 use crate::model::{InstanceName, ServiceName};
-use crate::plan::unit::{Action, Edge, EdgeCondition, InstanceSpec, Plan, Step, UnitId};
+use crate::plan::unit::{Action, Edge, InstanceSpec, Plan, Step, UnitId};
 
 /// A moment, on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -174,7 +176,7 @@ pub enum Effect {
         /// How.
         spec: Arc<InstanceSpec>,
         /// From nothing, or what runs already.
-        action: Action,
+        action: Box<Action>,
     },
     /// Stop an instance; answered by [`Input::StopDone`], after its exit was reported.
     Stop {
@@ -330,7 +332,7 @@ impl Core {
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
         let mut turn = Turn { now, effects: Vec::new() };
         if self.phase == Phase::Stopped {
-            return turn.effects;
+            return over(input);
         }
         match input {
             Input::Adopt { request, plan, goal } => self.adopt(request, plan, goal, &mut turn),
@@ -418,136 +420,6 @@ impl Core {
         self.end(turn);
         self.steps.retain(|_, unit| !matches!(unit.state, StepState::Pending));
     }
-
-    fn command(&mut self, request: u64, command: Command, turn: &mut Turn) {
-        let Command { verb, services } = command;
-        if let Some(unknown) =
-            services.iter().find(|service| !self.instances.keys().any(|name| name.service == **service))
-        {
-            let message = format!("no such service: {unknown}");
-            turn.effects.push(Effect::Refuse { request, message });
-            return;
-        }
-        let starts = matches!(verb, Verb::Start | Verb::Restart { .. });
-        if starts && self.ending() {
-            let message = "the project is being stopped".into();
-            turn.effects.push(Effect::Refuse { request, message });
-            return;
-        }
-        if starts && self.instances.is_empty() {
-            turn.effects.push(Effect::Refuse { request, message: "no container to start".into() });
-            return;
-        }
-        let mut names: BTreeSet<InstanceName> = self
-            .instances
-            .keys()
-            .filter(|name| services.is_empty() || services.contains(&name.service))
-            .cloned()
-            .collect();
-        let mut record = Request::new(request, Aim::Down);
-        match verb {
-            Verb::Stop { timeout } => self.wish_rest(&names, timeout, &mut record),
-            Verb::Start => {
-                record.aim = Aim::Up;
-                self.add_resting_dependencies(&mut names);
-                self.wish_run(&names, &mut record);
-            }
-            Verb::Restart { timeout } => {
-                record.aim = Aim::Up;
-                self.add_restarting_dependents(&mut names);
-                self.wish_again(&names, timeout, &mut record);
-            }
-            Verb::Kill { signal } => self.kill(&names, &signal, &mut record, turn),
-        }
-        self.requests.push(record);
-    }
-
-    fn wish_rest(&mut self, names: &BTreeSet<InstanceName>, grace: Option<Duration>, request: &mut Request) {
-        for name in names {
-            let Some(instance) = self.instances.get_mut(name) else { continue };
-            instance.wish = Wish::Rest;
-            instance.grace = grace;
-            if instance.is_active() {
-                request.instances.insert(name.clone());
-            }
-        }
-    }
-
-    fn wish_run(&mut self, names: &BTreeSet<InstanceName>, request: &mut Request) {
-        for name in names {
-            let Some(instance) = self.instances.get_mut(name) else { continue };
-            instance.rouse();
-            request.instances.insert(name.clone());
-        }
-    }
-
-    fn wish_again(&mut self, names: &BTreeSet<InstanceName>, grace: Option<Duration>, request: &mut Request) {
-        for name in names {
-            let Some(instance) = self.instances.get_mut(name) else { continue };
-            instance.wish = Wish::Again;
-            instance.grace = grace;
-            request.instances.insert(name.clone());
-        }
-    }
-
-    /// A signal that ends it is a stop by hand; any other is just delivered.
-    fn kill(&mut self, names: &BTreeSet<InstanceName>, signal: &str, request: &mut Request, turn: &mut Turn) {
-        request.aim = Aim::Signals;
-        for name in names {
-            let Some(instance) = self.instances.get_mut(name) else { continue };
-            let lethal = is_lethal(signal, instance.spec.resolved.is_wasm());
-            if lethal {
-                instance.wish = Wish::Rest;
-            }
-            if instance.send_kill(signal, lethal, turn) {
-                request.kills.insert(name.clone());
-            }
-            if lethal && instance.is_active() {
-                request.instances.insert(name.clone());
-            }
-        }
-    }
-
-    /// Dependencies that do not run start with what depends on them; a one-shot that did its work does not.
-    fn add_resting_dependencies(&self, names: &mut BTreeSet<InstanceName>) {
-        let mut open: Vec<InstanceName> = names.iter().cloned().collect();
-        while let Some(name) = open.pop() {
-            for edge in self.instances.get(&name).map(|instance| &instance.after[..]).unwrap_or_default() {
-                let UnitId::Instance(on) = &edge.on else { continue };
-                let rests = self.instances.get(on).is_some_and(|dependency| match dependency.state {
-                    State::Exited { code: 0, .. } => edge.condition != EdgeCondition::Completed,
-                    _ => !dependency.is_active(),
-                });
-                if rests && names.insert(on.clone()) {
-                    open.push(on.clone());
-                }
-            }
-        }
-    }
-
-    /// Dependents that run and declare `restart: true` on one of these.
-    fn add_restarting_dependents(&self, names: &mut BTreeSet<InstanceName>) {
-        loop {
-            let found: Vec<InstanceName> = self
-                .instances
-                .iter()
-                .filter(|(name, instance)| {
-                    !names.contains(*name) && instance.is_active() && instance.wish != Wish::Rest
-                })
-                .filter(|(_, instance)| {
-                    let mut dependencies = instance.spec.service.depends_on.iter();
-                    dependencies.any(|(service, dependency)| {
-                        dependency.restart && names.iter().any(|name| name.service == *service)
-                    })
-                })
-                .map(|(name, _)| name.clone())
-                .collect();
-            if found.is_empty() {
-                return;
-            }
-            names.extend(found);
-        }
-    }
 }
 
 impl Instance {
@@ -564,38 +436,23 @@ impl Instance {
             }
         }
     }
-
-    /// Sends a signal where there is somebody to take it; one that ends it makes it stop.
-    fn send_kill(&mut self, signal: &str, lethal: bool, turn: &mut Turn) -> bool {
-        let last = match &self.state {
-            State::Running { .. } | State::Stopping { .. } => None,
-            State::Restarting { code, reason } => Some((*code, reason.clone())),
-            State::Idle
-            | State::Starting { .. }
-            | State::Exited { .. }
-            | State::Backoff { .. }
-            | State::Failed { .. } => return false,
-        };
-        if lethal {
-            if !matches!(self.state, State::Stopping { .. }) {
-                self.state = State::Stopping { last };
-            }
-            self.killed = true;
-            turn.began(self.label(), "Killing");
-        }
-        turn.effects.push(Effect::Kill {
-            instance: self.spec.name.clone(),
-            attempt: self.attempt,
-            signal: signal.to_owned(),
-        });
-        true
-    }
 }
 
-/// Whether a signal ends whoever gets it. A guest has no handlers: it knows only to end.
-fn is_lethal(signal: &str, wasm: bool) -> bool {
-    let name = signal.trim_start_matches("SIG");
-    name == "KILL"
-        || name == "9"
-        || (wasm && ["TERM", "15", "INT", "2", "QUIT", "3", "HUP", "1", "ABRT", "6"].contains(&name))
+/// Answers after the end: nothing happens any more, but nobody is left waiting.
+fn over(input: Input) -> Vec<Effect> {
+    match input {
+        Input::Adopt { request, .. } | Input::Command { request, .. } => {
+            vec![Effect::Refuse { request, message: "the supervisor has ended".into() }]
+        }
+        Input::Hold { request } => vec![Effect::Held { request }],
+        Input::Release
+        | Input::Report(_)
+        | Input::StepDone { .. }
+        | Input::StartDone { .. }
+        | Input::StopDone { .. }
+        | Input::KillDone { .. }
+        | Input::Probed { .. }
+        | Input::Signal
+        | Input::Tick => Vec::new(),
+    }
 }

@@ -268,7 +268,7 @@ impl Drive {
                     Finished::Input(Input::StepDone { unit, result })
                 });
             }
-            Effect::Start { instance, attempt, spec, action } => self.start(instance, attempt, spec, action),
+            Effect::Start { instance, attempt, spec, action } => self.start(instance, attempt, spec, *action),
             Effect::Stop { instance, attempt, grace } => {
                 let Some(handle) = self.handle(&instance, attempt) else {
                     return Some(Input::StopDone { instance, attempt, result: Ok(()) });
@@ -404,3 +404,6 @@ async fn sleep_until(deadline: Option<Instant>) {
 fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+mod tests;

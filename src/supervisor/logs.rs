@@ -320,3 +320,111 @@ fn instances(folder: &Path, services: &[ServiceName]) -> Vec<InstanceName> {
     names.sort();
     names
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(service: &str, second: i64, text: &str) -> LogLine {
+        LogLine {
+            at: Timestamp::from_second(second).unwrap(),
+            instance: InstanceName::new(service.into(), 1),
+            stream: if second % 2 == 0 { LogStream::Stdout } else { LogStream::Stderr },
+            text: text.into(),
+            dropped: 0,
+        }
+    }
+
+    fn store(lines: &[LogLine], cap: Cap) -> (tempfile::TempDir, LogStore) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = LogStore::open(&folder.path().join("logs")).unwrap();
+        for line in lines {
+            store.append(line, cap).unwrap();
+        }
+        store.flush().unwrap();
+        (folder, store)
+    }
+
+    fn texts(store: &LogStore, interest: &LogInterest) -> Vec<String> {
+        read(store.folder(), interest).map(|line| line.text).collect()
+    }
+
+    #[test]
+    fn lines_come_back_whole_and_merged_by_time() {
+        let lines = [line("a", 1, "one\ttwo"), line("a", 4, "“four”"), line("b", 2, ""), line("b", 3, "three")];
+        let (_folder, store) = store(&lines, Cap::default());
+        let mut expected = lines.to_vec();
+        expected.sort_by_key(|line| line.at);
+        assert_eq!(read(store.folder(), &LogInterest::default()).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn tail_counts_for_each_instance_within_the_span() {
+        let lines: Vec<_> =
+            (0..10).flat_map(|at| [line("a", at, &format!("a{at}")), line("b", at, &format!("b{at}"))]).collect();
+        let (_folder, store) = store(&lines, Cap::default());
+        let tail = LogInterest { tail: Some(1), ..LogInterest::default() };
+        assert_eq!(texts(&store, &tail), ["a9", "b9"]);
+        let second = |second| Some(Timestamp::from_second(second).unwrap());
+        let span = LogInterest { since: second(3), until: second(5), services: vec!["b".into()], ..tail.clone() };
+        assert_eq!(texts(&store, &span), ["b5"]);
+        assert_eq!(texts(&store, &LogInterest { tail: None, ..span }), ["b3", "b4", "b5"]);
+        assert_eq!(texts(&store, &LogInterest { tail: Some(0), ..LogInterest::default() }), Vec::<String>::new());
+    }
+
+    #[test]
+    fn files_are_capped_and_the_oldest_goes() {
+        let lines: Vec<_> = (0..100).map(|at| line("a", at, &format!("{at:04}"))).collect();
+        let cap = Cap { size: 640, files: 3 };
+        let (_folder, store) = store(&lines, cap);
+        let kept = texts(&store, &LogInterest::default());
+        assert_eq!(kept.last().map(String::as_str), Some("0099"));
+        let first = 100 - kept.len();
+        assert_eq!(kept, (first..100).map(|at| format!("{at:04}")).collect::<Vec<_>>(), "no line in between is lost");
+        let files = fs::read_dir(store.folder()).unwrap().map(|file| file.unwrap().metadata().unwrap().len());
+        let files: Vec<u64> = files.collect();
+        assert!(files.len() == 3 && files.iter().all(|size| *size <= cap.size), "{files:?}");
+    }
+
+    #[test]
+    fn a_backlog_is_what_was_kept_when_it_was_opened() {
+        let (_folder, mut store) = store(&[line("a", 0, "before")], Cap { size: 1, files: 2 });
+        let backlog = Backlog::open(store.folder(), &LogInterest::default());
+        for at in 1..4 {
+            store.append(&line("a", at, "after"), Cap { size: 1, files: 2 }).unwrap();
+        }
+        store.flush().unwrap();
+        assert_eq!(backlog.map(|line| line.text).collect::<Vec<_>>(), ["before"], "although rotation removed its file");
+    }
+
+    #[test]
+    fn a_line_cut_short_by_a_crash_spoils_nothing() {
+        let (_folder, store) = store(&[line("a", 0, "whole")], Cap::default());
+        let folder = store.folder().to_owned();
+        drop(store);
+        let mut file = OpenOptions::new().append(true).open(path(&folder, &line("a", 0, "").instance, 0)).unwrap();
+        file.write_all(b"{\"time\":\"19").unwrap();
+        let mut store = LogStore::open(&folder).unwrap();
+        store.append(&line("a", 2, "next"), Cap::default()).unwrap();
+        store.flush().unwrap();
+        assert_eq!(texts(&store, &LogInterest::default()), ["whole", "next"]);
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_no_file() {
+        let lines: Vec<_> = (0..10).map(|at| line("a", at, "x")).collect();
+        let (_folder, mut store) = store(&lines, Cap { size: 100, files: 3 });
+        store.forget(&lines[0].instance);
+        assert_eq!(fs::read_dir(store.folder()).unwrap().count(), 0);
+        assert_eq!(read(Path::new("/nonexistent"), &LogInterest::default()).count(), 0);
+    }
+
+    #[test]
+    fn sizes_are_read_as_the_engine_reads_them() {
+        let cases = [("10m", 10 << 20), ("512k", 512 << 10), ("1g", 1 << 30), ("100", 100), ("2MB", 2 << 20)];
+        for (text, size) in cases {
+            assert_eq!(bytes(text), Some(size), "{text}");
+        }
+        assert_eq!([bytes("much"), bytes(""), bytes("0")], [None; 3]);
+    }
+}

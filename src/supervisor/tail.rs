@@ -238,3 +238,66 @@ async fn hand_over(mut backlog: Backlog, lines: mpsc::Sender<LogLine>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::engine::OutputLine;
+    use crate::supervisor::testing::instance;
+
+    fn line(number: usize) -> TaggedLine {
+        let line = OutputLine { at: Timestamp::UNIX_EPOCH, stream: Stream::Stdout, text: number.to_string() };
+        TaggedLine { instance: instance("guest"), line }
+    }
+
+    #[tokio::test]
+    async fn a_slow_session_loses_its_oldest_lines_and_is_told_how_many() {
+        let (warnings, _warned) = mpsc::channel(1);
+        let (notices, notes) = mpsc::unbounded_channel();
+        let (sender, lines) = mpsc::channel(16);
+        let mut task = JoinSet::new();
+        task.spawn(Tail::new(None, warnings).run(notes, lines));
+        let (slow, mut read) = mpsc::channel(4);
+        let interest = LogInterest { mode: LogMode::Follow, ..LogInterest::default() };
+        notices.send(Notice::Attach { interest, lines: slow }).expect("the task runs");
+        let written = 2 * RING;
+        for number in 0..written {
+            sender.send(line(number)).await.expect("a writer never waits for a reader");
+        }
+        drop((sender, notices));
+        let (mut got, mut dropped) = (0, 0);
+        let mut last = None;
+        while let Some(line) = read.recv().await {
+            got += 1;
+            dropped += line.dropped;
+            last = Some(line.text);
+        }
+        assert_eq!(got + dropped as usize, written, "every line was either read or counted");
+        assert!(dropped > 0, "nothing was lost: the test tests nothing");
+        assert_eq!(last, Some((written - 1).to_string()), "the newest are kept");
+    }
+
+    #[tokio::test]
+    async fn kept_lines_alone_end_with_the_last_of_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (warnings, _warned) = mpsc::channel(1);
+        let (notices, notes) = mpsc::unbounded_channel();
+        let (sender, lines) = mpsc::channel(16);
+        let mut task = JoinSet::new();
+        task.spawn(Tail::new(Some(folder.path().to_owned()), warnings).run(notes, lines));
+        let known = Notice::Known { instance: instance("guest"), keep: Some(Cap::default()) };
+        notices.send(known).expect("the task runs");
+        sender.send(line(1)).await.expect("the task runs");
+        let (all, mut read) = mpsc::channel(4);
+        // The task takes notices before lines, so the line must be kept before the session is asked for.
+        while crate::supervisor::logs::read(folder.path(), &LogInterest::default()).count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let interest = LogInterest { mode: LogMode::Kept, ..LogInterest::default() };
+        notices.send(Notice::Attach { interest, lines: all }).expect("the task runs");
+        assert_eq!(read.recv().await.map(|line| line.text), Some("1".into()));
+        assert_eq!(read.recv().await, None);
+    }
+}

@@ -1,18 +1,16 @@
-//! Moving everything as far as it can go, telling views what changed, and settling requests.
+//! Moving everything as far as it can go: steps, starts, stops, probes, and the progress they make.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Core, Effect, Hold, Lifetime, StepState, Turn};
-use crate::event::{Event, Failure, InstanceView, Phase};
+use super::{Core, Effect, Hold, StepState, Turn};
+use crate::event::Event;
 use crate::model::InstanceName;
 use crate::plan::unit::{Action, Edge, EdgeCondition, Step, UnitId};
 use crate::supervisor::gate::{self, Verdict};
 use crate::supervisor::instance::{Instance, Origin, Problem, State, Wish, container_label, spoken};
-use crate::supervisor::request::{Aim, Request};
 
 /// What all conditions of a unit say together.
-enum Gate {
+pub(super) enum Gate {
     Open,
     Closed(String),
     Broken(Problem, Origin),
@@ -194,7 +192,7 @@ impl Core {
         })
     }
 
-    fn gate(&self, after: &[Edge], waived: &[UnitId]) -> Gate {
+    pub(super) fn gate(&self, after: &[Edge], waived: &[UnitId]) -> Gate {
         let mut closed = None;
         for edge in after.iter().filter(|edge| !waived.contains(&edge.on)) {
             let (verdict, origin) = self.verdict(edge);
@@ -227,13 +225,17 @@ impl Core {
         (verdict, Origin::Step)
     }
 
-    fn replicas(&self, name: &InstanceName) -> usize {
+    pub(super) fn replicas(&self, name: &InstanceName) -> usize {
         self.instances.keys().filter(|other| other.service == name.service).count()
     }
 
     fn probe(&mut self, turn: &mut Turn) {
         for (name, instance) in &mut self.instances {
-            let (Some(monitor), Ok(Some(check))) = (&mut instance.monitor, &instance.check) else { continue };
+            let (Some(monitor), Ok(Some(check))) = (&mut instance.monitor, &instance.check) else {
+                // A plan may take the check away from what runs.
+                instance.monitor = None;
+                continue;
+            };
             if monitor.take_due(turn.now.elapsed) {
                 turn.effects.push(Effect::Probe {
                     instance: name.clone(),
@@ -288,130 +290,6 @@ impl Core {
             self.instances[index].awaited = None;
         }
     }
-
-    pub(super) fn view(&self, instance: &Instance) -> InstanceView {
-        let idle = instance.wish == Wish::Run && instance.state == State::Idle;
-        let waiting = idle.then(|| self.gate(&instance.after, &instance.waived)).and_then(|gate| match gate {
-            Gate::Closed(reason) => Some(reason),
-            Gate::Open | Gate::Broken(..) | Gate::Waived(..) => None,
-        });
-        instance.view(waiting)
-    }
-
-    /// Tells what is different from what views were last told.
-    pub(super) fn publish(&mut self, turn: &mut Turn) {
-        for index in 0..self.instances.len() {
-            let view = self.view(&self.instances[index]);
-            let shown = &mut self.instances[index].shown;
-            if shown.as_ref() != Some(&view) {
-                *shown = Some(view.clone());
-                turn.emit(Event::Changed { instance: Box::new(view) });
-            }
-        }
-    }
-
-    /// Answers requests that are carried out, tells the phase, and ends when there is nothing left to own.
-    pub(super) fn settle(&mut self, turn: &mut Turn) {
-        let (settled, open): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.requests).into_iter().partition(|request| self.is_settled(request));
-        self.requests = open;
-        for request in settled {
-            let failures = self.failures(&request);
-            turn.emit(Event::Settled { request: request.id, failures: failures.clone() });
-            turn.effects.push(Effect::Reply { request: request.id, failures });
-        }
-        if self.phase == Phase::Starting && self.adopted && !self.requests.iter().any(|request| request.aim == Aim::Up)
-        {
-            self.turn_phase(Phase::Running, turn);
-        } else if self.phase == Phase::Running && self.requests.iter().any(|request| request.aim == Aim::Up) {
-            self.turn_phase(Phase::Starting, turn);
-        }
-        let quiet = self.is_quiet();
-        if let (true, Hold::On(waiting)) = (quiet, &mut self.hold) {
-            turn.effects.extend(waiting.drain(..).map(|request| Effect::Held { request }));
-        }
-        let over = self.ending() || (self.lifetime == Lifetime::UntilIdle && self.adopted && self.hold == Hold::Off);
-        if over && quiet && self.requests.is_empty() && self.is_spent() {
-            self.turn_phase(Phase::Stopped, turn);
-            turn.effects.push(Effect::Done);
-        }
-    }
-
-    fn turn_phase(&mut self, phase: Phase, turn: &mut Turn) {
-        self.phase = phase;
-        turn.emit(Event::PhaseChanged { phase });
-    }
-
-    /// Whether nothing is under way.
-    fn is_quiet(&self) -> bool {
-        self.inflight.is_empty()
-            && !self
-                .instances
-                .values()
-                .any(|instance| matches!(instance.state, State::Starting { .. } | State::Stopping { .. }))
-    }
-
-    /// Whether nothing runs and nothing will by itself.
-    fn is_spent(&self) -> bool {
-        let pending = self.steps.values().any(|unit| matches!(unit.state, StepState::Pending));
-        !pending
-            && !self.instances.values().any(|instance| {
-                let will = instance.wish != Wish::Rest && matches!(instance.state, State::Idle | State::Backoff { .. });
-                instance.is_active() || will
-            })
-    }
-
-    fn is_settled(&self, request: &Request) -> bool {
-        let steps = request.steps.iter().all(|id| match self.steps.get(id).map(|unit| &unit.state) {
-            Some(StepState::Pending) => false,
-            _ => !self.inflight.contains(id),
-        });
-        let instances = || {
-            request.instances.iter().filter_map(|name| self.instances.get(name)).all(|instance| match request.aim {
-                Aim::Up => instance.has_arrived(),
-                // Whoever asked for its end got it, also when it runs anew since.
-                Aim::Down | Aim::Signals => instance.wish == Wish::Run || !instance.is_active(),
-            })
-        };
-        steps && request.kills.is_empty() && instances()
-    }
-
-    fn failures(&self, request: &Request) -> Vec<Failure> {
-        let mut failures = request.failures.clone();
-        for id in &request.steps {
-            if let Some(StepState::Failed { problem, origin: Origin::Instance }) =
-                self.steps.get(id).map(|unit| &unit.state)
-            {
-                let service = match id {
-                    UnitId::Create(name) | UnitId::Instance(name) => Some(name.service.clone()),
-                    UnitId::Remove(_)
-                    | UnitId::Network(_)
-                    | UnitId::Volume(_)
-                    | UnitId::RemoveNetwork(_)
-                    | UnitId::RemoveVolume(_) => None,
-                };
-                failures.push(Failure { service, message: problem.message.clone(), hint: problem.hint.clone() });
-            }
-        }
-        for name in &request.instances {
-            let Some(instance) = self.instances.get(name) else { continue };
-            let mut fail = |message: String, hint: Option<String>| {
-                failures.push(Failure { service: Some(name.service.clone()), message, hint });
-            };
-            match &instance.state {
-                State::Failed { problem, origin: Origin::Instance } => {
-                    fail(problem.message.clone(), problem.hint.clone())
-                }
-                State::Idle if request.aim == Aim::Up && instance.wish == Wish::Rest => {
-                    fail(format!("{} was stopped before it was started", spoken(name, self.replicas(name))), None);
-                }
-                _ => {}
-            }
-        }
-        let mut seen = BTreeSet::new();
-        failures.retain(|failure| seen.insert((failure.service.clone(), failure.message.clone())));
-        failures
-    }
 }
 
 impl Instance {
@@ -436,7 +314,7 @@ impl Instance {
             instance: self.spec.name.clone(),
             attempt: self.attempt,
             spec: self.spec.clone(),
-            action,
+            action: Box::new(action),
         });
     }
 

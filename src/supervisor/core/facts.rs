@@ -242,6 +242,7 @@ impl Instance {
     /// It could not be stopped: nothing more can be done from here.
     fn stuck(&mut self, problem: Problem, turn: &mut Turn) {
         turn.failed(self.label(), &problem);
+        self.monitor = None;
         self.state = State::Failed { problem, origin: Origin::Instance };
     }
 
