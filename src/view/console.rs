@@ -9,7 +9,7 @@ use std::io;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::explain::{self, Tails};
+use super::explain::{self, Output, Tails};
 use super::log::{LogFormat, LogPrinter};
 use super::progress::{Progress, Stage};
 use super::style::{Palette, Role};
@@ -199,11 +199,11 @@ impl<'w> Console<'w> {
         let failures = self.with_steps(failures);
         let tails: Tails =
             self.tails.iter().map(|(name, tail)| (name.clone(), tail.iter().cloned().collect())).collect();
-        let mut problems = explain::explain(self.snapshot.as_ref(), &failures, &tails);
-        if matches!(self.options.lines, Lines::Shown { .. }) {
-            // Its output was on the screen already.
-            problems.iter_mut().for_each(|problem| problem.output.clear());
-        }
+        let output = match self.options.lines {
+            Lines::Kept => Output::Kept(&tails),
+            Lines::Shown { .. } => Output::OnScreen,
+        };
+        let problems = explain::explain(self.snapshot.as_ref(), &failures, output);
         explain::write(&problems, self.options.err, self.streams.err)?;
         self.sum_up_refusals()?;
         self.streams.err.flush()?;
