@@ -1,1 +1,3 @@
-//! See STYLE, layout.
+//! The command line.
+
+pub mod ps;

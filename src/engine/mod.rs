@@ -3,6 +3,8 @@
 //! Facts come back as [`Report`]s through an [`Outlet`]. Engines know nothing of the supervisor, of events or of terminals.
 
 pub mod docker;
+#[cfg(test)]
+pub mod fake;
 pub mod report;
 pub mod wasm;
 
@@ -15,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::model::{InstanceName, ProjectName};
 use crate::plan::observed::{Existing, Observed};
 use crate::plan::unit::{InstanceSpec, Step};
-pub use report::{EngineError, ErrorKind, Exit, OutputLine, Refusal, Report, Started, Stream};
+pub use report::{Attempt, EngineError, ErrorKind, Exit, OutputLine, Refusal, Report, Started, Stream, Tagged};
 
 /// Result of an engine's operation.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;
@@ -46,21 +48,6 @@ pub trait Handle: Send + Sync {
 
     /// Sends a signal (`SIGKILL`, `SIGHUP`, …).
     async fn kill(&self, signal: &str) -> Result<()>;
-}
-
-/// Counts the runs of an instance, from 1; a report of an earlier one is dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Attempt(pub u64);
-
-/// A report with the run it is about.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Tagged {
-    /// The instance.
-    pub instance: InstanceName,
-    /// Its run.
-    pub attempt: Attempt,
-    /// The fact.
-    pub report: Report,
 }
 
 /// A line of output with the instance that wrote it.

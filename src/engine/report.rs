@@ -6,8 +6,24 @@ use std::fmt;
 use jiff::Timestamp;
 use thiserror::Error;
 
+use crate::model::InstanceName;
 use crate::plan::observed::{Health, PublishedPort};
 use crate::plan::unit::Addresses;
+
+/// Counts the runs of an instance, from 1; a report of an earlier one is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Attempt(pub u64);
+
+/// A report with the run it is about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tagged {
+    /// The instance.
+    pub instance: InstanceName,
+    /// Its run.
+    pub attempt: Attempt,
+    /// The fact.
+    pub report: Report,
+}
 
 /// A fact about one attempt at running an instance.
 #[derive(Debug, Clone, PartialEq)]

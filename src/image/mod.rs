@@ -1,1 +1,7 @@
-//! See STYLE, layout.
+//! Where images and modules come from, and what they hold.
+//!
+//! Knows nothing of engines, plans or supervisors: what it finds is a [`crate::model::Module`].
+
+pub mod export;
+pub mod module;
+pub mod store;

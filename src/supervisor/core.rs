@@ -1,0 +1,601 @@
+//! Every decision of the supervisor: [`Core::step`] takes one fact or wish and says what is to be done about it.
+//! No await, no clock, no I/O; time is an argument, and everything done comes back as a fact.
+//!
+//! The rule is level-triggered: a unit starts when it is wished to run, is idle, and its conditions hold; an instance is stopped when it
+//! is not wished to run and none of its dependents that are to stop as well still runs. Start order, stop order and Ctrl-C while starting
+//! all follow from it. Laws: a condition gates starting only; a fact about an earlier attempt changes nothing; after the end was asked
+//! for, nothing starts; whatever does not run can say why.
+
+mod adopt;
+mod advance;
+mod facts;
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use jiff::Timestamp;
+
+use super::check::Probe;
+use super::instance::{Instance, Origin, Problem, State, Wish};
+use super::request::{Aim, Request};
+use crate::engine::report::{Attempt, Tagged};
+use crate::event::{Event, Failure, InstanceView, Phase};
+use crate::model::{InstanceName, ServiceName};
+use crate::plan::unit::{Action, Edge, EdgeCondition, InstanceSpec, Plan, Step, UnitId};
+
+/// A moment, on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Now {
+    /// Since the supervisor's start; never goes back.
+    pub elapsed: Duration,
+    /// As people read it.
+    pub at: Timestamp,
+}
+
+/// What happened, or is wished.
+#[derive(Debug)]
+pub enum Input {
+    /// A plan replaces what was planned before.
+    Adopt {
+        /// Answered when the plan is carried out as far as it can be.
+        request: u64,
+        /// The plan.
+        plan: Plan,
+        /// What becomes of what is not in it.
+        goal: Goal,
+    },
+    /// A wish about instances that are known.
+    Command {
+        /// Answered when it is carried out.
+        request: u64,
+        /// The wish.
+        command: Command,
+    },
+    /// Begin nothing new until the next plan: what is observed now is to stay true. Answered by [`Effect::Held`].
+    Hold {
+        /// Its number.
+        request: u64,
+    },
+    /// No plan comes of it: go on.
+    Release,
+    /// A fact from an engine.
+    Report(Tagged),
+    /// A step ended.
+    StepDone {
+        /// Which.
+        unit: UnitId,
+        /// How.
+        result: Result<(), Problem>,
+    },
+    /// An engine's start (or adoption) returned.
+    StartDone {
+        /// Of which instance.
+        instance: InstanceName,
+        /// In which attempt.
+        attempt: Attempt,
+        /// How.
+        result: Result<(), Problem>,
+    },
+    /// A stop returned.
+    StopDone {
+        /// Of which instance.
+        instance: InstanceName,
+        /// In which attempt.
+        attempt: Attempt,
+        /// How.
+        result: Result<(), Problem>,
+    },
+    /// A signal was sent.
+    KillDone {
+        /// To which instance.
+        instance: InstanceName,
+        /// In which attempt.
+        attempt: Attempt,
+        /// How.
+        result: Result<(), Problem>,
+    },
+    /// A probe ended.
+    Probed {
+        /// Of which instance.
+        instance: InstanceName,
+        /// In which attempt.
+        attempt: Attempt,
+        /// How; text for people.
+        result: Result<(), String>,
+    },
+    /// Someone asks the supervisor itself to end: the first time gracefully, the second by killing, the third at once.
+    Signal,
+    /// A deadline came.
+    Tick,
+}
+
+/// What becomes of instances that a plan does not name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Goal {
+    /// They stay as they are.
+    Up,
+    /// Those of these services end; empty means all, and then the supervisor ends as well.
+    Down(Vec<ServiceName>),
+}
+
+/// A wish about instances that are known. Empty `services` means all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// What is wished.
+    pub verb: Verb,
+    /// Of which services.
+    pub services: Vec<ServiceName>,
+}
+
+/// What is wished of instances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verb {
+    /// To end, in reverse dependency order; `timeout` instead of their own grace periods.
+    Stop {
+        /// Instead of their own grace periods.
+        timeout: Option<Duration>,
+    },
+    /// To run, in dependency order.
+    Start,
+    /// To end and run anew, with dependents that declare `restart: true`.
+    Restart {
+        /// Instead of their own grace periods.
+        timeout: Option<Duration>,
+    },
+    /// To get a signal.
+    Kill {
+        /// `SIGKILL`, `SIGHUP`, …
+        signal: String,
+    },
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Carry out a step; answered by [`Input::StepDone`].
+    Apply {
+        /// Its unit.
+        unit: UnitId,
+        /// The step.
+        step: Step,
+    },
+    /// Start or adopt an instance; answered by [`Input::StartDone`], and by reports.
+    Start {
+        /// Which.
+        instance: InstanceName,
+        /// The attempt this begins.
+        attempt: Attempt,
+        /// How.
+        spec: Arc<InstanceSpec>,
+        /// From nothing, or what runs already.
+        action: Action,
+    },
+    /// Stop an instance; answered by [`Input::StopDone`], after its exit was reported.
+    Stop {
+        /// Which.
+        instance: InstanceName,
+        /// In which attempt.
+        attempt: Attempt,
+        /// Instead of its own grace period.
+        grace: Option<Duration>,
+    },
+    /// Send a signal; answered by [`Input::KillDone`].
+    Kill {
+        /// To which instance.
+        instance: InstanceName,
+        /// In which attempt.
+        attempt: Attempt,
+        /// Which signal.
+        signal: String,
+    },
+    /// Probe an instance once; answered by [`Input::Probed`].
+    Probe {
+        /// Which.
+        instance: InstanceName,
+        /// In which attempt.
+        attempt: Attempt,
+        /// What is asked.
+        probe: Probe,
+        /// After this it failed.
+        timeout: Duration,
+    },
+    /// The instance, or what it was before it was replaced, is gone for good: let go of it and of its kept output.
+    Forget {
+        /// Which.
+        instance: InstanceName,
+    },
+    /// Tell the views.
+    Emit(Event),
+    /// A request is settled.
+    Reply {
+        /// Its number.
+        request: u64,
+        /// What did not work.
+        failures: Vec<Failure>,
+    },
+    /// A request cannot be taken.
+    Refuse {
+        /// Its number.
+        request: u64,
+        /// Why, for people.
+        message: String,
+    },
+    /// Nothing is under way, and nothing begins until the next plan.
+    Held {
+        /// The number of the hold.
+        request: u64,
+    },
+    /// Nothing runs and nothing will: the supervisor can end.
+    Done,
+    /// End at once, whatever runs.
+    Quit,
+}
+
+/// When a supervisor that nobody stops ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Only when it is asked to.
+    UntilDown,
+    /// Also when every instance ended and none will be started again.
+    UntilIdle,
+}
+
+/// The state of one project's supervisor.
+#[derive(Debug)]
+pub struct Core {
+    lifetime: Lifetime,
+    /// In start order.
+    instances: IndexMap<InstanceName, Instance>,
+    steps: IndexMap<UnitId, StepUnit>,
+    /// Steps whose end was not reported yet, also of plans that were replaced.
+    inflight: BTreeSet<UnitId>,
+    requests: Vec<Request>,
+    hold: Hold,
+    signals: u32,
+    phase: Phase,
+    /// A plan was adopted: being idle is not just not having begun.
+    adopted: bool,
+}
+
+#[derive(Debug)]
+struct StepUnit {
+    step: Step,
+    after: Vec<Edge>,
+    state: StepState,
+}
+
+#[derive(Debug)]
+enum StepState {
+    Pending,
+    Running,
+    Done,
+    Failed { problem: Problem, origin: Origin },
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Hold {
+    /// Units begin as they can.
+    Off,
+    /// Nothing begins; these want to know once nothing is under way.
+    On(Vec<u64>),
+}
+
+/// One step of the core: its time, and the effects so far.
+struct Turn {
+    now: Now,
+    effects: Vec<Effect>,
+}
+
+impl Turn {
+    fn emit(&mut self, event: Event) {
+        self.effects.push(Effect::Emit(event));
+    }
+
+    fn began(&mut self, id: String, status: &str) {
+        self.emit(Event::StepStarted { id, status: status.into() });
+    }
+
+    fn ended(&mut self, id: String, status: &str) {
+        self.emit(Event::StepFinished { id, status: status.into() });
+    }
+
+    fn failed(&mut self, id: String, problem: &Problem) {
+        self.emit(Event::StepFailed { id, error: problem.message.clone(), hint: problem.hint.clone() });
+    }
+}
+
+impl Core {
+    /// Of a project of which nothing is known yet.
+    pub fn new(lifetime: Lifetime) -> Self {
+        Self {
+            lifetime,
+            instances: IndexMap::new(),
+            steps: IndexMap::new(),
+            inflight: BTreeSet::new(),
+            requests: Vec::new(),
+            hold: Hold::Off,
+            signals: 0,
+            phase: Phase::Starting,
+            adopted: false,
+        }
+    }
+
+    /// Takes one fact or wish; says what is to be done.
+    pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        let mut turn = Turn { now, effects: Vec::new() };
+        if self.phase == Phase::Stopped {
+            return turn.effects;
+        }
+        match input {
+            Input::Adopt { request, plan, goal } => self.adopt(request, plan, goal, &mut turn),
+            Input::Command { request, command } => self.command(request, command, &mut turn),
+            Input::Hold { request } => match &mut self.hold {
+                Hold::Off => self.hold = Hold::On(vec![request]),
+                Hold::On(waiting) => waiting.push(request),
+            },
+            Input::Release => self.release(&mut turn),
+            Input::Report(tagged) => self.report(tagged, &mut turn),
+            Input::StepDone { unit, result } => self.step_done(unit, result, &mut turn),
+            Input::StartDone { instance, attempt, result } => self.start_done(&instance, attempt, result, &mut turn),
+            Input::StopDone { instance, attempt, result } => self.stop_done(&instance, attempt, result, &mut turn),
+            Input::KillDone { instance, attempt, result } => self.kill_done(&instance, attempt, result, &mut turn),
+            Input::Probed { instance, attempt, result } => self.probed(&instance, attempt, result, &turn),
+            Input::Signal => self.signal(&mut turn),
+            Input::Tick => {}
+        }
+        self.advance(&mut turn);
+        self.publish(&mut turn);
+        self.settle(&mut turn);
+        turn.effects
+    }
+
+    /// When the core wants to be asked again although nothing happened.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let restart = |instance: &Instance| match instance.state {
+            State::Backoff { until, .. } if self.hold == Hold::Off => Some(until),
+            State::Backoff { .. }
+            | State::Idle
+            | State::Starting { .. }
+            | State::Running { .. }
+            | State::Stopping { .. }
+            | State::Exited { .. }
+            | State::Restarting { .. }
+            | State::Failed { .. } => None,
+        };
+        let probe = |instance: &Instance| instance.monitor.as_ref().and_then(|monitor| monitor.deadline());
+        self.instances.values().flat_map(|instance| [restart(instance), probe(instance)]).flatten().min()
+    }
+
+    /// What it is at.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Every instance as views were last told, in start order.
+    pub fn views(&self) -> impl Iterator<Item = &InstanceView> {
+        self.instances.values().filter_map(|instance| instance.shown.as_ref())
+    }
+
+    /// How a known instance is run.
+    pub fn spec(&self, name: &InstanceName) -> Option<&Arc<InstanceSpec>> {
+        self.instances.get(name).map(|instance| &instance.spec)
+    }
+
+    fn ending(&self) -> bool {
+        matches!(self.phase, Phase::Stopping | Phase::Stopped)
+    }
+
+    fn end(&mut self, turn: &mut Turn) {
+        if !self.ending() {
+            self.phase = Phase::Stopping;
+            turn.emit(Event::PhaseChanged { phase: Phase::Stopping });
+        }
+        for instance in self.instances.values_mut() {
+            instance.wish = Wish::Rest;
+        }
+    }
+
+    fn release(&mut self, turn: &mut Turn) {
+        if let Hold::On(waiting) = std::mem::replace(&mut self.hold, Hold::Off) {
+            turn.effects.extend(waiting.into_iter().map(|request| Effect::Held { request }));
+        }
+    }
+
+    /// First: nothing is wished any more, and what was not begun is not begun. Second: kill. Third: go.
+    fn signal(&mut self, turn: &mut Turn) {
+        self.signals += 1;
+        if self.signals > 2 {
+            turn.effects.push(Effect::Quit);
+            return;
+        }
+        self.release(turn);
+        self.end(turn);
+        self.steps.retain(|_, unit| !matches!(unit.state, StepState::Pending));
+    }
+
+    fn command(&mut self, request: u64, command: Command, turn: &mut Turn) {
+        let Command { verb, services } = command;
+        if let Some(unknown) =
+            services.iter().find(|service| !self.instances.keys().any(|name| name.service == **service))
+        {
+            let message = format!("no such service: {unknown}");
+            turn.effects.push(Effect::Refuse { request, message });
+            return;
+        }
+        let starts = matches!(verb, Verb::Start | Verb::Restart { .. });
+        if starts && self.ending() {
+            let message = "the project is being stopped".into();
+            turn.effects.push(Effect::Refuse { request, message });
+            return;
+        }
+        if starts && self.instances.is_empty() {
+            turn.effects.push(Effect::Refuse { request, message: "no container to start".into() });
+            return;
+        }
+        let mut names: BTreeSet<InstanceName> = self
+            .instances
+            .keys()
+            .filter(|name| services.is_empty() || services.contains(&name.service))
+            .cloned()
+            .collect();
+        let mut record = Request::new(request, Aim::Down);
+        match verb {
+            Verb::Stop { timeout } => self.wish_rest(&names, timeout, &mut record),
+            Verb::Start => {
+                record.aim = Aim::Up;
+                self.add_resting_dependencies(&mut names);
+                self.wish_run(&names, &mut record);
+            }
+            Verb::Restart { timeout } => {
+                record.aim = Aim::Up;
+                self.add_restarting_dependents(&mut names);
+                self.wish_again(&names, timeout, &mut record);
+            }
+            Verb::Kill { signal } => self.kill(&names, &signal, &mut record, turn),
+        }
+        self.requests.push(record);
+    }
+
+    fn wish_rest(&mut self, names: &BTreeSet<InstanceName>, grace: Option<Duration>, request: &mut Request) {
+        for name in names {
+            let Some(instance) = self.instances.get_mut(name) else { continue };
+            instance.wish = Wish::Rest;
+            instance.grace = grace;
+            if instance.is_active() {
+                request.instances.insert(name.clone());
+            }
+        }
+    }
+
+    fn wish_run(&mut self, names: &BTreeSet<InstanceName>, request: &mut Request) {
+        for name in names {
+            let Some(instance) = self.instances.get_mut(name) else { continue };
+            instance.rouse();
+            request.instances.insert(name.clone());
+        }
+    }
+
+    fn wish_again(&mut self, names: &BTreeSet<InstanceName>, grace: Option<Duration>, request: &mut Request) {
+        for name in names {
+            let Some(instance) = self.instances.get_mut(name) else { continue };
+            instance.wish = Wish::Again;
+            instance.grace = grace;
+            request.instances.insert(name.clone());
+        }
+    }
+
+    /// A signal that ends it is a stop by hand; any other is just delivered.
+    fn kill(&mut self, names: &BTreeSet<InstanceName>, signal: &str, request: &mut Request, turn: &mut Turn) {
+        request.aim = Aim::Signals;
+        for name in names {
+            let Some(instance) = self.instances.get_mut(name) else { continue };
+            let lethal = is_lethal(signal, instance.spec.resolved.is_wasm());
+            if lethal {
+                instance.wish = Wish::Rest;
+            }
+            if instance.send_kill(signal, lethal, turn) {
+                request.kills.insert(name.clone());
+            }
+            if lethal && instance.is_active() {
+                request.instances.insert(name.clone());
+            }
+        }
+    }
+
+    /// Dependencies that do not run start with what depends on them; a one-shot that did its work does not.
+    fn add_resting_dependencies(&self, names: &mut BTreeSet<InstanceName>) {
+        let mut open: Vec<InstanceName> = names.iter().cloned().collect();
+        while let Some(name) = open.pop() {
+            for edge in self.instances.get(&name).map(|instance| &instance.after[..]).unwrap_or_default() {
+                let UnitId::Instance(on) = &edge.on else { continue };
+                let rests = self.instances.get(on).is_some_and(|dependency| match dependency.state {
+                    State::Exited { code: 0, .. } => edge.condition != EdgeCondition::Completed,
+                    _ => !dependency.is_active(),
+                });
+                if rests && names.insert(on.clone()) {
+                    open.push(on.clone());
+                }
+            }
+        }
+    }
+
+    /// Dependents that run and declare `restart: true` on one of these.
+    fn add_restarting_dependents(&self, names: &mut BTreeSet<InstanceName>) {
+        loop {
+            let found: Vec<InstanceName> = self
+                .instances
+                .iter()
+                .filter(|(name, instance)| {
+                    !names.contains(*name) && instance.is_active() && instance.wish != Wish::Rest
+                })
+                .filter(|(_, instance)| {
+                    let mut dependencies = instance.spec.service.depends_on.iter();
+                    dependencies.any(|(service, dependency)| {
+                        dependency.restart && names.iter().any(|name| name.service == *service)
+                    })
+                })
+                .map(|(name, _)| name.clone())
+                .collect();
+            if found.is_empty() {
+                return;
+            }
+            names.extend(found);
+        }
+    }
+}
+
+impl Instance {
+    /// Wishes it to run, and forgets how it ended before.
+    fn rouse(&mut self) {
+        match self.state {
+            State::Stopping { .. } => self.wish = Wish::Again,
+            State::Starting { .. } | State::Running { .. } | State::Restarting { .. } => self.wish = Wish::Run,
+            State::Idle | State::Exited { .. } | State::Backoff { .. } | State::Failed { .. } => {
+                self.wish = Wish::Run;
+                self.state = State::Idle;
+                self.backoff = Default::default();
+                self.waived.clear();
+            }
+        }
+    }
+
+    /// Sends a signal where there is somebody to take it; one that ends it makes it stop.
+    fn send_kill(&mut self, signal: &str, lethal: bool, turn: &mut Turn) -> bool {
+        let last = match &self.state {
+            State::Running { .. } | State::Stopping { .. } => None,
+            State::Restarting { code, reason } => Some((*code, reason.clone())),
+            State::Idle
+            | State::Starting { .. }
+            | State::Exited { .. }
+            | State::Backoff { .. }
+            | State::Failed { .. } => return false,
+        };
+        if lethal {
+            if !matches!(self.state, State::Stopping { .. }) {
+                self.state = State::Stopping { last };
+            }
+            self.killed = true;
+            turn.began(self.label(), "Killing");
+        }
+        turn.effects.push(Effect::Kill {
+            instance: self.spec.name.clone(),
+            attempt: self.attempt,
+            signal: signal.to_owned(),
+        });
+        true
+    }
+}
+
+/// Whether a signal ends whoever gets it. A guest has no handlers: it knows only to end.
+fn is_lethal(signal: &str, wasm: bool) -> bool {
+    let name = signal.trim_start_matches("SIG");
+    name == "KILL"
+        || name == "9"
+        || (wasm && ["TERM", "15", "INT", "2", "QUIT", "3", "HUP", "1", "ABRT", "6"].contains(&name))
+}

@@ -1,0 +1,513 @@
+//! Moving everything as far as it can go, telling views what changed, and settling requests.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Core, Effect, Hold, Lifetime, StepState, Turn};
+use crate::event::{Event, Failure, InstanceView, Phase};
+use crate::model::InstanceName;
+use crate::plan::unit::{Action, Edge, EdgeCondition, Step, UnitId};
+use crate::supervisor::gate::{self, Verdict};
+use crate::supervisor::instance::{Instance, Origin, Problem, State, Wish, container_label, spoken};
+use crate::supervisor::request::{Aim, Request};
+
+/// What all conditions of a unit say together.
+enum Gate {
+    Open,
+    Closed(String),
+    Broken(Problem, Origin),
+    /// An optional dependency failed: go on without it.
+    Waived(UnitId, Problem),
+}
+
+impl Core {
+    /// Begins, stops and fails units until nothing more follows.
+    pub(super) fn advance(&mut self, turn: &mut Turn) {
+        self.probe(turn);
+        self.tell_awaited(turn);
+        loop {
+            let mut moved = self.turn_wishes(turn);
+            if self.hold == Hold::Off {
+                moved |= self.advance_steps(turn);
+                moved |= self.advance_starts(turn);
+                moved |= self.advance_stops(turn);
+            }
+            if !moved {
+                break;
+            }
+        }
+        self.tell_waiting(turn);
+    }
+
+    /// What had to end before it runs anew is to run now; what was to be started again rests.
+    fn turn_wishes(&mut self, turn: &Turn) -> bool {
+        let mut moved = false;
+        for instance in self.instances.values_mut() {
+            match (instance.wish, &instance.state) {
+                (Wish::Again, _) if !instance.is_active() => {
+                    instance.wish = Wish::Run;
+                    instance.rouse_anew();
+                    moved = true;
+                }
+                (Wish::Rest, State::Backoff { code, reason, .. }) => {
+                    instance.state = State::Exited { code: *code, reason: reason.clone() };
+                    instance.facts.finished = instance.facts.finished.or(Some(turn.now.at));
+                    moved = true;
+                }
+                _ => {}
+            }
+        }
+        moved
+    }
+
+    fn advance_steps(&mut self, turn: &mut Turn) -> bool {
+        let pending: Vec<UnitId> = self
+            .steps
+            .iter()
+            .filter(|(id, unit)| matches!(unit.state, StepState::Pending) && !self.inflight.contains(*id))
+            .map(|(id, _)| id.clone())
+            .collect();
+        let mut moved = false;
+        for id in pending {
+            let unit = &self.steps[&id];
+            if self.subject(&unit.step).is_some_and(Instance::is_active) {
+                continue;
+            }
+            let state = match self.gate(&unit.after, &[]) {
+                Gate::Closed(_) => continue,
+                Gate::Broken(problem, _) => StepState::Failed { problem, origin: Origin::Step },
+                Gate::Open | Gate::Waived(..) => {
+                    let (label, status) = begins(&unit.step);
+                    turn.began(label, status);
+                    self.inflight.insert(id.clone());
+                    turn.effects.push(Effect::Apply { unit: id.clone(), step: unit.step.clone() });
+                    StepState::Running
+                }
+            };
+            self.steps[&id].state = state;
+            moved = true;
+        }
+        moved
+    }
+
+    /// The instance that must not run while a step works on it.
+    fn subject(&self, step: &Step) -> Option<&Instance> {
+        match step {
+            Step::Create { spec, .. } => self.instances.get(&spec.name),
+            Step::Remove { existing, .. } => self.instances.get(&existing.instance()?),
+            Step::CreateNetwork(_) | Step::CreateVolume(_) | Step::RemoveNetwork(_) | Step::RemoveVolume(_) => None,
+        }
+    }
+
+    fn advance_starts(&mut self, turn: &mut Turn) -> bool {
+        let mut moved = false;
+        for index in 0..self.instances.len() {
+            let instance = &self.instances[index];
+            match &instance.state {
+                // A restart by policy asks no conditions: they gate the first start.
+                State::Backoff { until, .. } if instance.wish == Wish::Run && *until <= turn.now.elapsed => {
+                    let instance = &mut self.instances[index];
+                    instance.restarts += 1;
+                    instance.begin(None, turn);
+                    moved = true;
+                }
+                State::Idle if instance.wish == Wish::Run => moved |= self.try_start(index, turn),
+                _ => {}
+            }
+        }
+        moved
+    }
+
+    fn try_start(&mut self, index: usize, turn: &mut Turn) -> bool {
+        let instance = &self.instances[index];
+        let gate = match instance.action {
+            Action::Start => self.gate(&instance.after, &instance.waived),
+            // It runs already: there is nothing to hold back.
+            Action::Adopt(_) => Gate::Open,
+        };
+        let own_name = spoken(&instance.spec.name, self.replicas(&instance.spec.name));
+        let instance = &mut self.instances[index];
+        match gate {
+            Gate::Closed(_) => return false,
+            Gate::Open => {
+                let announce = match instance.action {
+                    Action::Start => "Started",
+                    Action::Adopt(_) => "Running",
+                };
+                instance.begin(Some(announce), turn);
+            }
+            Gate::Broken(problem, origin) => {
+                // A step told its failure itself.
+                if origin == Origin::Instance {
+                    turn.failed(instance.label(), &problem);
+                }
+                instance.state = State::Failed { problem, origin };
+            }
+            Gate::Waived(unit, problem) => {
+                let message = format!("{own_name} goes on without an optional dependency: {}", problem.message);
+                turn.emit(Event::Warned { message });
+                instance.waived.push(unit);
+            }
+        }
+        true
+    }
+
+    fn advance_stops(&mut self, turn: &mut Turn) -> bool {
+        let mut moved = false;
+        for index in 0..self.instances.len() {
+            let instance = &self.instances[index];
+            let killing = self.signals > 1;
+            let reachable = match instance.state {
+                State::Running { .. } | State::Restarting { .. } => true,
+                State::Stopping { .. } => killing,
+                State::Idle
+                | State::Starting { .. }
+                | State::Exited { .. }
+                | State::Backoff { .. }
+                | State::Failed { .. } => false,
+            };
+            if !reachable || instance.wish == Wish::Run {
+                continue;
+            }
+            if killing {
+                let instance = &mut self.instances[index];
+                if !instance.killed {
+                    moved |= instance.send_kill("SIGKILL", true, turn);
+                }
+            } else if !self.has_leaving_dependents(&instance.spec.name) {
+                self.instances[index].begin_stop(turn);
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    /// Whether an instance that depends on this one still runs although it is to stop as well.
+    fn has_leaving_dependents(&self, name: &InstanceName) -> bool {
+        self.instances.values().any(|instance| {
+            instance.is_active()
+                && instance.wish != Wish::Run
+                && instance
+                    .after
+                    .iter()
+                    .any(|edge| matches!(&edge.on, UnitId::Instance(on) if on == name && on != &instance.spec.name))
+        })
+    }
+
+    fn gate(&self, after: &[Edge], waived: &[UnitId]) -> Gate {
+        let mut closed = None;
+        for edge in after.iter().filter(|edge| !waived.contains(&edge.on)) {
+            let (verdict, origin) = self.verdict(edge);
+            match verdict {
+                Verdict::Holds => {}
+                Verdict::Waits(reason) => closed = closed.or(Some(reason)),
+                Verdict::Broken(problem) if edge.required => return Gate::Broken(problem, origin),
+                Verdict::Broken(problem) => return Gate::Waived(edge.on.clone(), problem),
+            }
+        }
+        closed.map_or(Gate::Open, Gate::Closed)
+    }
+
+    /// A unit that is not known has nothing to be waited for.
+    fn verdict(&self, edge: &Edge) -> (Verdict, Origin) {
+        if let UnitId::Instance(name) = &edge.on {
+            let dependency = self.instances.get(name);
+            let verdict = dependency
+                .map_or(Verdict::Holds, |dependency| gate::verdict(dependency, self.replicas(name), edge.condition));
+            return (verdict, Origin::Instance);
+        }
+        let verdict = match self.steps.get(&edge.on).map(|unit| (&unit.state, &unit.step)) {
+            None | Some((StepState::Done, _)) => Verdict::Holds,
+            Some((StepState::Pending | StepState::Running, step)) => Verdict::Waits(awaited(step)),
+            Some((StepState::Failed { problem, .. }, step)) => Verdict::Broken(Problem {
+                message: format!("{}: {}", undone(step), problem.message),
+                hint: problem.hint.clone(),
+            }),
+        };
+        (verdict, Origin::Step)
+    }
+
+    fn replicas(&self, name: &InstanceName) -> usize {
+        self.instances.keys().filter(|other| other.service == name.service).count()
+    }
+
+    fn probe(&mut self, turn: &mut Turn) {
+        for (name, instance) in &mut self.instances {
+            let (Some(monitor), Ok(Some(check))) = (&mut instance.monitor, &instance.check) else { continue };
+            if monitor.take_due(turn.now.elapsed) {
+                turn.effects.push(Effect::Probe {
+                    instance: name.clone(),
+                    attempt: instance.attempt,
+                    probe: check.probe.clone(),
+                    timeout: monitor.timeout(),
+                });
+            }
+        }
+    }
+
+    /// Progress: `Waiting` for whatever runs and holds somebody back.
+    fn tell_waiting(&mut self, turn: &mut Turn) {
+        let mut waited: Vec<(InstanceName, EdgeCondition)> = Vec::new();
+        for instance in self.instances.values().filter(|one| one.wish == Wish::Run && one.state == State::Idle) {
+            for edge in instance.after.iter().filter(|edge| !instance.waived.contains(&edge.on)) {
+                let UnitId::Instance(on) = &edge.on else { continue };
+                let waits = matches!(edge.condition, EdgeCondition::Healthy | EdgeCondition::Completed)
+                    && matches!(self.verdict(edge).0, Verdict::Waits(_));
+                if waits
+                    && self
+                        .instances
+                        .get(on)
+                        .is_some_and(|dependency| matches!(dependency.state, State::Running { .. }))
+                {
+                    waited.push((on.clone(), edge.condition));
+                }
+            }
+        }
+        for (name, condition) in waited {
+            let Some(dependency) = self.instances.get_mut(&name).filter(|dependency| dependency.awaited.is_none())
+            else {
+                continue;
+            };
+            dependency.awaited = Some(condition);
+            turn.began(dependency.label(), "Waiting");
+        }
+    }
+
+    /// Progress: what became of those waited for.
+    fn tell_awaited(&mut self, turn: &mut Turn) {
+        for index in 0..self.instances.len() {
+            let instance = &self.instances[index];
+            let Some(condition) = instance.awaited else { continue };
+            match gate::verdict(instance, self.replicas(&instance.spec.name), condition) {
+                Verdict::Waits(_) if instance.wish == Wish::Run => continue,
+                Verdict::Holds if condition == EdgeCondition::Completed => turn.ended(instance.label(), "Exited"),
+                Verdict::Holds => turn.ended(instance.label(), "Healthy"),
+                Verdict::Broken(problem) if instance.wish == Wish::Run => turn.failed(instance.label(), &problem),
+                Verdict::Waits(_) | Verdict::Broken(_) => {}
+            }
+            self.instances[index].awaited = None;
+        }
+    }
+
+    pub(super) fn view(&self, instance: &Instance) -> InstanceView {
+        let idle = instance.wish == Wish::Run && instance.state == State::Idle;
+        let waiting = idle.then(|| self.gate(&instance.after, &instance.waived)).and_then(|gate| match gate {
+            Gate::Closed(reason) => Some(reason),
+            Gate::Open | Gate::Broken(..) | Gate::Waived(..) => None,
+        });
+        instance.view(waiting)
+    }
+
+    /// Tells what is different from what views were last told.
+    pub(super) fn publish(&mut self, turn: &mut Turn) {
+        for index in 0..self.instances.len() {
+            let view = self.view(&self.instances[index]);
+            let shown = &mut self.instances[index].shown;
+            if shown.as_ref() != Some(&view) {
+                *shown = Some(view.clone());
+                turn.emit(Event::Changed { instance: Box::new(view) });
+            }
+        }
+    }
+
+    /// Answers requests that are carried out, tells the phase, and ends when there is nothing left to own.
+    pub(super) fn settle(&mut self, turn: &mut Turn) {
+        let (settled, open): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.requests).into_iter().partition(|request| self.is_settled(request));
+        self.requests = open;
+        for request in settled {
+            let failures = self.failures(&request);
+            turn.emit(Event::Settled { request: request.id, failures: failures.clone() });
+            turn.effects.push(Effect::Reply { request: request.id, failures });
+        }
+        if self.phase == Phase::Starting && self.adopted && !self.requests.iter().any(|request| request.aim == Aim::Up)
+        {
+            self.turn_phase(Phase::Running, turn);
+        } else if self.phase == Phase::Running && self.requests.iter().any(|request| request.aim == Aim::Up) {
+            self.turn_phase(Phase::Starting, turn);
+        }
+        let quiet = self.is_quiet();
+        if let (true, Hold::On(waiting)) = (quiet, &mut self.hold) {
+            turn.effects.extend(waiting.drain(..).map(|request| Effect::Held { request }));
+        }
+        let over = self.ending() || (self.lifetime == Lifetime::UntilIdle && self.adopted && self.hold == Hold::Off);
+        if over && quiet && self.requests.is_empty() && self.is_spent() {
+            self.turn_phase(Phase::Stopped, turn);
+            turn.effects.push(Effect::Done);
+        }
+    }
+
+    fn turn_phase(&mut self, phase: Phase, turn: &mut Turn) {
+        self.phase = phase;
+        turn.emit(Event::PhaseChanged { phase });
+    }
+
+    /// Whether nothing is under way.
+    fn is_quiet(&self) -> bool {
+        self.inflight.is_empty()
+            && !self
+                .instances
+                .values()
+                .any(|instance| matches!(instance.state, State::Starting { .. } | State::Stopping { .. }))
+    }
+
+    /// Whether nothing runs and nothing will by itself.
+    fn is_spent(&self) -> bool {
+        let pending = self.steps.values().any(|unit| matches!(unit.state, StepState::Pending));
+        !pending
+            && !self.instances.values().any(|instance| {
+                let will = instance.wish != Wish::Rest && matches!(instance.state, State::Idle | State::Backoff { .. });
+                instance.is_active() || will
+            })
+    }
+
+    fn is_settled(&self, request: &Request) -> bool {
+        let steps = request.steps.iter().all(|id| match self.steps.get(id).map(|unit| &unit.state) {
+            Some(StepState::Pending) => false,
+            _ => !self.inflight.contains(id),
+        });
+        let instances = || {
+            request.instances.iter().filter_map(|name| self.instances.get(name)).all(|instance| match request.aim {
+                Aim::Up => instance.has_arrived(),
+                // Whoever asked for its end got it, also when it runs anew since.
+                Aim::Down | Aim::Signals => instance.wish == Wish::Run || !instance.is_active(),
+            })
+        };
+        steps && request.kills.is_empty() && instances()
+    }
+
+    fn failures(&self, request: &Request) -> Vec<Failure> {
+        let mut failures = request.failures.clone();
+        for id in &request.steps {
+            if let Some(StepState::Failed { problem, origin: Origin::Instance }) =
+                self.steps.get(id).map(|unit| &unit.state)
+            {
+                let service = match id {
+                    UnitId::Create(name) | UnitId::Instance(name) => Some(name.service.clone()),
+                    UnitId::Remove(_)
+                    | UnitId::Network(_)
+                    | UnitId::Volume(_)
+                    | UnitId::RemoveNetwork(_)
+                    | UnitId::RemoveVolume(_) => None,
+                };
+                failures.push(Failure { service, message: problem.message.clone(), hint: problem.hint.clone() });
+            }
+        }
+        for name in &request.instances {
+            let Some(instance) = self.instances.get(name) else { continue };
+            let mut fail = |message: String, hint: Option<String>| {
+                failures.push(Failure { service: Some(name.service.clone()), message, hint });
+            };
+            match &instance.state {
+                State::Failed { problem, origin: Origin::Instance } => {
+                    fail(problem.message.clone(), problem.hint.clone())
+                }
+                State::Idle if request.aim == Aim::Up && instance.wish == Wish::Rest => {
+                    fail(format!("{} was stopped before it was started", spoken(name, self.replicas(name))), None);
+                }
+                _ => {}
+            }
+        }
+        let mut seen = BTreeSet::new();
+        failures.retain(|failure| seen.insert((failure.service.clone(), failure.message.clone())));
+        failures
+    }
+}
+
+impl Instance {
+    /// To be started as if for the first time.
+    fn rouse_anew(&mut self) {
+        self.state = State::Idle;
+        self.action = Action::Start;
+        self.backoff = Default::default();
+        self.waived.clear();
+    }
+
+    fn begin(&mut self, announce: Option<&'static str>, turn: &mut Turn) {
+        self.attempt.0 += 1;
+        self.killed = false;
+        self.last_probe = None;
+        self.state = State::Starting { announce, started: false, returned: false, exit: None };
+        let action = std::mem::replace(&mut self.action, Action::Start);
+        if announce == Some("Started") {
+            turn.began(self.label(), "Starting");
+        }
+        turn.effects.push(Effect::Start {
+            instance: self.spec.name.clone(),
+            attempt: self.attempt,
+            spec: self.spec.clone(),
+            action,
+        });
+    }
+
+    fn begin_stop(&mut self, turn: &mut Turn) {
+        let last = match &self.state {
+            State::Restarting { code, reason } => Some((*code, reason.clone())),
+            _ => None,
+        };
+        self.state = State::Stopping { last };
+        turn.began(self.label(), "Stopping");
+        turn.effects.push(Effect::Stop {
+            instance: self.spec.name.clone(),
+            attempt: self.attempt,
+            grace: self.grace.take(),
+        });
+    }
+}
+
+/// What a dependent of a step waits for.
+fn awaited(step: &Step) -> String {
+    match step {
+        Step::CreateNetwork(spec) => format!("network `{}` to be created", spec.network.name),
+        Step::CreateVolume(spec) => format!("volume `{}` to be created", spec.volume.name),
+        Step::Create { spec, .. } => format!("`{}` to be created", spec.name.service),
+        Step::Remove { existing, .. } => format!("`{}` to be removed", existing.name),
+        Step::RemoveNetwork(name) => format!("network `{name}` to be removed"),
+        Step::RemoveVolume(name) => format!("volume `{name}` to be removed"),
+    }
+}
+
+/// What a dependent of a failed step is told.
+fn undone(step: &Step) -> String {
+    match step {
+        Step::CreateNetwork(spec) => format!("network `{}` could not be created", spec.network.name),
+        Step::CreateVolume(spec) => format!("volume `{}` could not be created", spec.volume.name),
+        Step::Create { spec, .. } => format!("`{}` could not be created", spec.name.service),
+        Step::Remove { existing, .. } => format!("`{}` could not be removed", existing.name),
+        Step::RemoveNetwork(name) => format!("network `{name}` could not be removed"),
+        Step::RemoveVolume(name) => format!("volume `{name}` could not be removed"),
+    }
+}
+
+/// A step as compose's progress calls it: its id, and its status while it lasts.
+fn begins(step: &Step) -> (String, &'static str) {
+    let (id, begins, _) = progress(step);
+    (id, begins)
+}
+
+/// Id, status while it lasts, status when it is done.
+pub(super) fn progress(step: &Step) -> (String, &'static str, &'static str) {
+    match step {
+        Step::CreateNetwork(spec) => (format!("Network {}", spec.network.name), "Creating", "Created"),
+        Step::CreateVolume(spec) => (format!("Volume \"{}\"", spec.volume.name), "Creating", "Created"),
+        Step::Create { spec, replace: None } => (container_label(&spec.container), "Creating", "Created"),
+        Step::Create { spec, replace: Some(_) } => (container_label(&spec.container), "Recreate", "Recreated"),
+        Step::Remove { existing, .. } => (container_label(&existing.name), "Removing", "Removed"),
+        Step::RemoveNetwork(name) => (format!("Network {name}"), "Removing", "Removed"),
+        Step::RemoveVolume(name) => (format!("Volume {name}"), "Removing", "Removed"),
+    }
+}
+
+/// How long a run lasted.
+pub(super) fn ran(state: &State, now: Duration) -> Duration {
+    match state {
+        State::Running { since, .. } => now.saturating_sub(*since),
+        State::Idle
+        | State::Starting { .. }
+        | State::Stopping { .. }
+        | State::Exited { .. }
+        | State::Backoff { .. }
+        | State::Restarting { .. }
+        | State::Failed { .. } => Duration::ZERO,
+    }
+}
