@@ -297,7 +297,8 @@ impl Road {
             remove_orphans: down.remove_orphans,
             timeout: down.timeout.map(Duration::from_secs),
         };
-        Ok(plan::down(project, &observed, &options))
+        let target = project.map_or(plan::Target::Labels, plan::Target::Project);
+        Ok(plan::down(target, &observed, &options))
     }
 
     /// Makes what exists known to the loop.
@@ -359,9 +360,8 @@ impl Road {
         Arc::new(move |id, status, step| {
             let (id, status) = (id.to_owned(), status.to_owned());
             let event = match step {
-                Step::Working => Event::StepStarted { id, status },
+                Step::Working | Step::Output => Event::StepStarted { id, status },
                 Step::Done => Event::StepFinished { id, status },
-                Step::Output => Event::StepOutput { id, line: status },
             };
             let _ = orders.try_send(Order::Tell(event));
         })

@@ -63,7 +63,7 @@ pub async fn logs(settings: Settings, args: Logs) -> Outcome {
             let Some(instance) = existing.instance() else { continue };
             if interest.services.is_empty() || interest.services.contains(&instance.service) {
                 let wanted = Wanted { tail: interest.tail, since: interest.since, until: interest.until, follow: args.follow };
-                printer.name(&instance, target.name.as_str(), &existing.name);
+                printer.learn_name(target.name.as_str(), &instance, &existing.name);
                 sources.push(tagged(instance, docker.output(&existing.id, wanted)));
             }
         }

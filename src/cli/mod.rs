@@ -28,7 +28,7 @@ pub mod version;
 use std::process::ExitCode;
 
 use args::{Command, Parsed};
-use outcome::{Failure, Outcome};
+use outcome::Outcome;
 use settings::Settings;
 
 /// Runs the program.

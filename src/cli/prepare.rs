@@ -7,14 +7,12 @@ use super::load;
 use super::outcome::Failure;
 use super::resolve::{self, ImageFolders, ImageOptions, Progress, Resolution};
 
-use crate::engine::Engine as _;
 use crate::engine::engines::Engines;
-use crate::model::{NetworkKey, Project, Resolved, Service, ServiceName};
-use crate::net::wiring;
+use crate::model::{NetworkKey, Project, Resolved, ServiceName};
+use crate::net::wiring::{self, Place};
 use crate::plan::observed::Observed;
 use crate::plan::unit::Plan;
-use crate::plan::select::{self, Dependencies};
-use crate::plan::{self, Recreate};
+use crate::plan::{self, Dependencies, Orphans, Recreate, select};
 use crate::session::UpRequest;
 
 /// A project whose images are known: what is left needs a moment in which nothing changes.
@@ -37,9 +35,8 @@ pub struct Prepared {
 /// Loads a project and resolves its images.
 pub async fn resolve(up: UpRequest, engines: &Engines, folders: &ImageFolders, progress: &Progress) -> Result<Wanted, Failure> {
     let project = project(&up)?;
-    let dependencies = if up.options.no_deps { Dependencies::Excluded } else { Dependencies::Included };
-    let wanted = select::select(&project, &up.options.services, dependencies).map_err(|error| Failure::new(error.to_string(), error.hint()))?;
-    let services: Vec<&Service> = wanted.iter().filter_map(|name| project.services.get(name.as_str())).collect();
+    known_services(&project, &up.options.services)?;
+    let services = select::services(&project, &up.options.services, dependencies(&up));
     let options = ImageOptions { build: up.options.build, no_build: up.options.no_build, pull: up.options.pull };
     let resolution = resolve::resolve(&project, &services, engines, folders, options, progress).await.map_err(Failure::many)?;
     Ok(Wanted { up, project, resolution })
@@ -78,7 +75,9 @@ pub fn project(up: &UpRequest) -> Result<Project, Failure> {
 
 /// What exists now. The Docker engine is connected when anything of the project lives there.
 async fn observe(project: &Project, resolution: &Resolution, engines: &Engines) -> Result<Observed, Failure> {
-    if wiring::needs_engine(project, resolution) {
+    let wiring = wiring::place(project, resolution);
+    let at_engine = |(name, resolved): (&ServiceName, &Resolved)| !resolved.is_wasm() || wiring.place(name) == Place::Agent;
+    if resolution.iter().any(at_engine) {
         engines.docker().await?;
     }
     let observed = engines.observe_project(project).await?;
@@ -108,23 +107,37 @@ fn external(project: &Project, observed: &Observed) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Names on the command line that the project does not have are an error.
+fn known_services(project: &Project, names: &[ServiceName]) -> Result<(), Failure> {
+    let Some(unknown) = select::unknown(project, names).first().copied() else { return Ok(()) };
+    if project.disabled.contains_key(unknown) {
+        return Err(Failure::new(
+            format!("service `{unknown}` belongs to a profile that is not active"),
+            [format!("add `--profile {}`", project.disabled[unknown].profiles.join("` or `--profile "))],
+        ));
+    }
+    let known: Vec<_> = project.services.keys().map(|name| format!("`{name}`")).collect();
+    Err(Failure::new(format!("no such service: `{unknown}`"), [format!("the file declares {}", known.join(", "))]))
+}
+
+fn dependencies(up: &UpRequest) -> Dependencies {
+    if up.options.no_deps { Dependencies::Skip } else { Dependencies::Include }
+}
+
 fn plan_options(up: &UpRequest) -> plan::Options {
     let options = &up.options;
-    let mut egress: BTreeMap<ServiceName, Vec<String>> = BTreeMap::new();
-    for (service, target) in &options.allow_egress {
-        egress.entry(ServiceName::new(service.as_str())).or_default().push(target.clone());
-    }
     plan::Options {
         services: options.services.clone(),
-        no_deps: options.no_deps,
+        dependencies: dependencies(up),
         recreate: match (options.force_recreate, options.no_recreate) {
             (true, _) => Recreate::Always,
             (false, true) => Recreate::Never,
             (false, false) => Recreate::Changed,
         },
         no_start: options.no_start,
-        remove_orphans: options.remove_orphans,
+        orphans: if options.remove_orphans { Orphans::Remove } else { Orphans::Warn },
         timeout: options.timeout.map(Duration::from_secs),
-        egress,
+        scale: BTreeMap::new(),
+        allow_egress: options.allow_egress.iter().map(|(service, target)| (service.as_str().into(), target.clone())).collect(),
     }
 }

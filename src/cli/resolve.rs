@@ -3,7 +3,6 @@
 //! Images are pulled and built here; a Wasm service's module is brought to this machine, from a path or out of
 //! the engine's image (DESIGN, "Which service is Wasm"). All services at once, all failures told.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,8 +17,7 @@ use crate::image::export::{self, Limits};
 use crate::image::store::{ModuleError, Store};
 use crate::model::{Build, ImageConfig, Module, Project, PullPolicy, Resolved, Service, ServiceName};
 
-/// What each service's image is.
-pub type Resolution = BTreeMap<ServiceName, Resolved>;
+pub use crate::plan::Resolution;
 
 /// Options of `up` that bear on images.
 #[derive(Debug, Clone, Copy, Default)]

@@ -107,6 +107,16 @@ impl Wasm {
         }
     }
 
+    /// Whether a guest of this process runs as this instance.
+    pub fn holds(&self, instance: &InstanceName) -> bool {
+        self.lock().get(instance).and_then(Instance::running).is_some()
+    }
+
+    /// Whether a volume of that name is a folder of the user's rather than an engine's.
+    pub fn has_volume(&self, name: &str) -> bool {
+        volume::exists(&self.folders.data, name)
+    }
+
     /// Tells the agent of a running guest how the guest is, for the health that the Docker engine shows.
     pub fn set_health(&self, instance: &InstanceName, health: Health) {
         if let Some(agent) = self.lock().get(instance).and_then(Instance::running).and_then(|run| run.agent.as_ref()) {
