@@ -1,6 +1,7 @@
-//! Where images and modules come from, and what a module turns out to be.
+//! Where images and modules come from, and what they hold.
 //!
 //! Knows nothing of engines, plans or supervisors: what it finds is a [`crate::model::Module`].
 
+pub mod export;
 pub mod module;
 pub mod store;

@@ -65,6 +65,8 @@ pub enum MountSource {
 pub struct FileGrant {
     /// Key under top-level `configs` or `secrets`.
     pub source: String,
+    /// Where its content comes from: the top-level element, so that engines need not ask the project.
+    pub content: FileContent,
     /// Absolute path inside the container.
     pub target: String,
     /// Owner, as written.

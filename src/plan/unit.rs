@@ -130,7 +130,7 @@ pub struct NetworkSpec {
     pub labels: BTreeMap<String, String>,
     /// Engine id of the network it replaces.
     pub replace: Option<String>,
-    /// Whether the engine has to make it: a network of Wasm services alone lives in this process.
+    /// Of Wasm services alone: it lives in this process, and no engine has to make it.
     pub in_process: bool,
 }
 
@@ -166,7 +166,7 @@ pub struct InstanceSpec {
     pub config_hash: String,
     /// `dev.wcompose.hash`, of a Wasm instance.
     pub wasm_hash: Option<String>,
-    /// Networks, the primary one first.
+    /// Networks: those an engine knows first, the primary one at their head, then those in process.
     pub networks: Vec<NetworkJoin>,
     /// Environment: the image's, the declared one over it, the link variables; what the guest sees.
     pub environment: IndexMap<String, String>,
@@ -175,6 +175,13 @@ pub struct InstanceSpec {
     /// Container ports of the dependencies and names it may look up are in `net::directory`; what it may reach
     /// outside its networks is here, as written (`x-wasm.egress` and `--allow-egress`).
     pub egress: Vec<String>,
+}
+
+impl InstanceSpec {
+    /// The networks its container joins: all but those in process.
+    pub fn engine_networks(&self) -> impl Iterator<Item = &NetworkJoin> {
+        self.networks.iter().filter(|join| !join.in_process)
+    }
 }
 
 /// How an instance joins one network.
@@ -190,6 +197,8 @@ pub struct NetworkJoin {
     pub attachment: Attachment,
     /// No way out of it (`internal: true`).
     pub internal: bool,
+    /// Of Wasm services alone: it lives in this process, and no engine knows it.
+    pub in_process: bool,
 }
 
 /// A plan: units in an order that respects their edges.

@@ -1,17 +1,60 @@
 //! The Docker engine: networks, volumes, containers and images through the Docker API. The only folder that names bollard.
+//!
+//! [`request`] says what is sent and is pure; [`container`], [`network`], [`image`], [`build`] and [`agent`] send it; [`observe`]
+//! reads what exists; [`run`] starts and watches, fed by one stream of [`events`] and by each container's [`logs`].
+//! Nothing here decides order, retries or restarts.
 
+mod agent;
+mod build;
+mod connect;
+mod container;
+mod context;
+mod credentials;
+mod error;
+mod events;
+mod ignore;
+mod image;
+mod logs;
+mod network;
+mod observe;
+mod presence;
+mod request;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use super::{Result, Started};
-use crate::model::{Build, ImageConfig};
+use async_trait::async_trait;
+use bollard::Docker as Client;
+use tokio::sync::OnceCell;
+
+use self::events::Events;
+use self::presence::Presences;
+use self::request::Api;
+use super::{Engine, Handle, Outlet, Result, Started};
+use crate::model::{Build, ImageConfig, ProjectName};
 use crate::net::directory::Directory;
-use crate::plan::observed::Existing;
-use crate::plan::unit::InstanceSpec;
+use crate::plan::observed::{Existing, Observed};
+use crate::plan::unit::{InstanceSpec, Step};
+
+/// Longer than any grace period, build or pull: such requests end when the engine says so.
+const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A connection to one engine, for one project.
 #[derive(Debug)]
-pub struct Docker {}
+pub struct Docker {
+    client: Client,
+    api: Api,
+    events: Arc<Events>,
+    presences: Arc<Presences>,
+    /// Mailboxes of the agents made over this connection, by container name.
+    mailboxes: Mutex<BTreeMap<String, agent::Made>>,
+    agent_image: OnceCell<String>,
+}
 
 /// An image the engine has.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,14 +69,21 @@ impl Docker {
     /// Connects to the engine that `DOCKER_HOST`, then the default socket names, and negotiates the API version.
     /// Containers it starts are entered in `directory` before they are reported started.
     pub async fn connect(host: Option<&str>, directory: Arc<Directory>) -> Result<Arc<Self>> {
-        let _ = (host, directory);
-        todo!()
+        let client = connect::connect(host).await?;
+        let version = client.client_version();
+        Ok(Arc::new(Self {
+            api: Api(version.major_version, version.minor_version),
+            events: Events::start(client.clone()),
+            presences: Presences::new(directory),
+            client,
+            mailboxes: Mutex::default(),
+            agent_image: OnceCell::new(),
+        }))
     }
 
     /// The image of that reference, if the engine has it.
     pub async fn image(&self, reference: &str) -> Result<Option<Image>> {
-        let _ = reference;
-        todo!()
+        image::inspect(&self.client, reference).await
     }
 
     /// Pulls an image; `progress` gets short lines for people.
@@ -43,25 +93,33 @@ impl Docker {
         platform: Option<&str>,
         progress: &(dyn Fn(String) + Send + Sync),
     ) -> Result<()> {
-        let _ = (reference, platform, progress);
-        todo!()
+        image::pull(&self.patient(), reference, platform, progress).await
     }
 
     /// Builds an image with the engine's classic builder and tags it; the builder's output goes to `progress`, a line at a time.
     /// The platform of a Wasm service is never asked for.
     pub async fn build(&self, build: &Build, tag: &str, progress: &(dyn Fn(String) + Send + Sync)) -> Result<Image> {
-        let _ = (build, tag, progress);
-        todo!()
+        build::build(&self.patient(), build, tag, progress).await
     }
 
     /// Writes the engine's export (`docker save`) of an image to a file.
     pub async fn export(&self, reference: &str, to: &Path) -> Result<()> {
-        let _ = (reference, to);
-        todo!()
+        image::export(&self.patient(), reference, to).await
+    }
+
+    /// What exists now of a project, and beside it the networks and volumes of these names, whoever made them.
+    pub async fn observe_with(
+        &self,
+        project: &ProjectName,
+        networks: &[String],
+        volumes: &[String],
+    ) -> Result<Observed> {
+        observe::observe(&self.client, project, networks, volumes).await
     }
 
     /// Creates the agent container of a Wasm instance: its name, labels, networks, aliases and named volumes are the instance's;
     /// `folder` is mounted read-only at `net::agent::MOUNT`, `token` is in its environment. With `replace`, in place of that one.
+    /// A stale agent that has the name is replaced as well.
     pub async fn create_agent(
         &self,
         spec: &InstanceSpec,
@@ -69,26 +127,53 @@ impl Docker {
         folder: &Path,
         token: &str,
     ) -> Result<()> {
-        let _ = (spec, replace, folder, token);
-        todo!()
+        agent::create(self, spec, replace, folder, token).await
     }
 
     /// Starts the agent container of an instance and enters it in the directory. An agent made with another folder or token,
     /// or already gone, is a `NotFound`: create it again.
     pub async fn start_agent(&self, spec: &InstanceSpec) -> Result<Started> {
-        let _ = spec;
-        todo!()
+        agent::start(self, spec).await
     }
 
     /// Kills an agent that does not answer.
     pub async fn kill_agent(&self, spec: &InstanceSpec) -> Result<()> {
-        let _ = spec;
-        todo!()
+        agent::kill(self, spec).await
     }
 
     /// Stops (gently) and removes a container, agent or not; one that is gone is no error.
-    pub async fn remove(&self, existing: &Existing, grace: Option<std::time::Duration>, volumes: bool) -> Result<()> {
-        let _ = (existing, grace, volumes);
-        todo!()
+    pub async fn remove(&self, existing: &Existing, grace: Option<Duration>, volumes: bool) -> Result<()> {
+        container::remove(&self.patient(), existing, grace, volumes).await
+    }
+
+    /// The same connection for requests that may take long.
+    fn patient(&self) -> Client {
+        self.client.clone().with_timeout(PATIENCE)
+    }
+}
+
+#[async_trait]
+impl Engine for Docker {
+    async fn observe(&self, project: &ProjectName) -> Result<Observed> {
+        self.observe_with(project, &[], &[]).await
+    }
+
+    async fn apply(&self, step: &Step) -> Result<()> {
+        match step {
+            Step::CreateNetwork(spec) => network::create(&self.client, self.api, spec).await,
+            Step::CreateVolume(spec) => network::create_volume(&self.client, spec).await,
+            Step::Create { spec, replace } => container::create(self, spec, replace.as_deref()).await,
+            Step::Remove { existing, grace, volumes } => self.remove(existing, *grace, *volumes).await,
+            Step::RemoveNetwork(name) => network::remove(&self.client, name).await,
+            Step::RemoveVolume(name) => network::remove_volume(&self.client, name).await,
+        }
+    }
+
+    async fn start(&self, spec: Arc<InstanceSpec>, outlet: Outlet) -> Result<Box<dyn Handle>> {
+        run::start(self, spec, outlet).await
+    }
+
+    async fn adopt(&self, spec: Arc<InstanceSpec>, existing: &Existing, outlet: Outlet) -> Result<Box<dyn Handle>> {
+        run::adopt(self, spec, &existing.id, outlet).await
     }
 }
