@@ -1,0 +1,294 @@
+//! What a guest sees of files: a private root, and over it volumes, binds, configs and secrets.
+//!
+//! The root is a copy of the image's files that lives as long as a container's would: made by `create`, kept over restarts, gone with `remove`.
+//! WASI knows folders only, so a single file (a config, a secret, a bind of a file) is placed in the root. Nothing here
+//! follows a symbolic link of an image: a link in the root could lead out of it.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Component, Path, PathBuf};
+
+use thiserror::Error;
+
+use super::host::Preopen;
+use crate::model::{FileContent, FileGrant, Mount, MountSource};
+use crate::plan::unit::InstanceSpec;
+
+/// The files of one instance, on the host.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// `<data>/instances/<id>`.
+    folder: PathBuf,
+    /// `<data>/volumes`.
+    volumes: PathBuf,
+}
+
+/// Folders ready to be opened.
+#[derive(Debug, Default)]
+pub struct Opened {
+    /// As the guest sees them, the root first.
+    pub preopens: Vec<Preopen>,
+    /// What people should know of them.
+    pub notes: Vec<String>,
+    /// Descriptors that preopens name through `/proc/self/fd`; they may be closed once the preopens are open.
+    pub held: Vec<OwnedFd>,
+}
+
+/// A file or folder that could not be made ready.
+#[derive(Debug, Error)]
+#[error("{action} `{}`: {source}", path.display())]
+pub struct FilesError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+type Result<T> = std::result::Result<T, FilesError>;
+
+impl Files {
+    /// The files of the instance of that short id.
+    pub fn new(data: &Path, id: &str) -> Self {
+        Self { folder: data.join("instances").join(id), volumes: data.join("volumes") }
+    }
+
+    /// Makes a fresh private root, a copy of the image's files where there are any.
+    pub fn create(&self, image: Option<&Path>) -> Result<()> {
+        self.remove()?;
+        let root = self.root();
+        make_folder(&root)?;
+        match image {
+            Some(image) => copy_tree(image, &root),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes everything of the instance.
+    pub fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &self.folder)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The folder of a named volume without an engine.
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.volumes.join(name)
+    }
+
+    /// Makes everything ready for a start. `passed` are directory descriptors of volumes by target, from the agent.
+    pub fn open(
+        &self,
+        spec: &InstanceSpec,
+        image: Option<&Path>,
+        mut passed: Vec<(PathBuf, OwnedFd)>,
+    ) -> Result<Opened> {
+        let root = self.root();
+        if !root.is_dir() {
+            self.create(image)?;
+        }
+        let mut opened = Opened::default();
+        opened.preopens.push(Preopen { host: root.clone(), guest: "/".into(), read_only: false });
+        for (number, mount) in spec.service.mounts.iter().enumerate() {
+            let place = self.place(&mount.target)?;
+            let at = passed.iter().position(|(target, _)| same_target(target, &mount.target));
+            let host = match (at, &mount.source) {
+                (Some(at), _) => {
+                    let (_, descriptor) = passed.swap_remove(at);
+                    let path = PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
+                    opened.held.push(descriptor);
+                    path
+                }
+                (None, MountSource::Bind { path, .. }) if path.is_file() => {
+                    opened.notes.extend(place_bind(path, &place, mount)?);
+                    continue;
+                }
+                (None, source) => match self.folder_of(number, source, mount, spec, &place)? {
+                    Some(host) => host,
+                    None => {
+                        opened.notes.push(format!("the mount at {} has no meaning for a Wasm service", mount.target));
+                        continue;
+                    }
+                },
+            };
+            // So that the mount shows in a listing of the folder above it.
+            make_folder(&place)?;
+            opened.preopens.push(Preopen { host, guest: mount.target.clone(), read_only: mount.read_only });
+        }
+        for grant in spec.service.configs.iter().chain(&spec.service.secrets) {
+            self.place_grant(grant)?;
+        }
+        Ok(opened)
+    }
+
+    /// The host's folder behind a mount, made where that is its rule.
+    fn folder_of(
+        &self,
+        number: usize,
+        source: &MountSource,
+        mount: &Mount,
+        spec: &InstanceSpec,
+        place: &Path,
+    ) -> Result<Option<PathBuf>> {
+        Ok(Some(match source {
+            MountSource::Volume { key, no_copy, subpath } => {
+                let name = spec.volumes.get(key).map_or(key.as_str(), String::as_str);
+                let volume = self.volume(name);
+                make_folder(&volume)?;
+                if !no_copy && is_empty(&volume)? && place.is_dir() {
+                    copy_tree(place, &volume)?;
+                }
+                match subpath {
+                    Some(subpath) => {
+                        let folder = inside(&volume, Path::new(subpath)).map_err(failed("open", &volume))?;
+                        make_folder(&folder)?;
+                        folder
+                    }
+                    None => volume,
+                }
+            }
+            MountSource::Anonymous { no_copy } => {
+                let folder = self.folder.join("anonymous").join(number.to_string());
+                let fresh = !folder.is_dir();
+                make_folder(&folder)?;
+                if fresh && !no_copy && place.is_dir() {
+                    copy_tree(place, &folder)?;
+                }
+                folder
+            }
+            MountSource::Bind { path, create, .. } => {
+                if *create && !path.exists() {
+                    make_folder(path)?;
+                }
+                fs::metadata(path).map_err(failed("mount", path))?;
+                path.clone()
+            }
+            MountSource::Tmpfs { .. } => {
+                let folder = self.folder.join("tmpfs").join(number.to_string());
+                if folder.exists() {
+                    fs::remove_dir_all(&folder).map_err(failed("empty", &folder))?;
+                }
+                make_folder(&folder)?;
+                let _ = mount;
+                folder
+            }
+            MountSource::Other { .. } => return Ok(None),
+        }))
+    }
+
+    fn place_grant(&self, grant: &FileGrant) -> Result<()> {
+        let text;
+        let content = match &grant.content {
+            FileContent::File(path) => {
+                text = fs::read(path).map_err(failed("read", path))?;
+                text.as_slice()
+            }
+            FileContent::Environment { value, .. } => value.as_deref().unwrap_or_default().as_bytes(),
+            FileContent::Inline(content) => content.as_bytes(),
+            FileContent::External { name } => {
+                let error = io::Error::new(io::ErrorKind::Unsupported, "external configs and secrets need a swarm");
+                return Err(failed("place", Path::new(name))(error));
+            }
+        };
+        let place = self.place(&grant.target)?;
+        write_file(&place, content, grant.mode.unwrap_or(0o444))
+    }
+
+    fn root(&self) -> PathBuf {
+        self.folder.join("root")
+    }
+
+    /// Where a target of the guest lies in the root.
+    fn place(&self, target: &str) -> Result<PathBuf> {
+        inside(&self.root(), Path::new(target)).map_err(failed("mount at", Path::new(target)))
+    }
+}
+
+/// A single file of the host. Writable, it is the same file where both lie on one file system, as a bind is; else a copy.
+fn place_bind(path: &Path, place: &Path, mount: &Mount) -> Result<Option<String>> {
+    let above = place.parent().unwrap_or(place);
+    make_folder(above)?;
+    if !mount.read_only {
+        let _ = fs::remove_file(place);
+        if fs::hard_link(path, place).is_ok() {
+            return Ok(None);
+        }
+    }
+    let content = fs::read(path).map_err(failed("read", path))?;
+    write_file(place, &content, if mount.read_only { 0o444 } else { 0o644 })?;
+    Ok((!mount.read_only).then(|| {
+        format!("{} is a copy of {}: what is written to it stays in this service", mount.target, path.display())
+    }))
+}
+
+fn write_file(place: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let above = place.parent().unwrap_or(place);
+    make_folder(above)?;
+    let write = || {
+        // Never through a name that is there already: it may be a hard link to a file of the host.
+        match fs::remove_file(place) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // Readable by us whatever the mode says; the guest runs with our rights.
+        fs::OpenOptions::new().write(true).create_new(true).mode(mode | 0o400).open(place)?.write_all(content)
+    };
+    write().map_err(failed("write", place))
+}
+
+/// `base/path`, never outside of `base` and never through a symbolic link.
+fn inside(base: &Path, path: &Path) -> io::Result<PathBuf> {
+    let mut place = base.to_owned();
+    for component in path.components() {
+        match component {
+            Component::RootDir | Component::CurDir => continue,
+            Component::Normal(name) => place.push(name),
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "a path with `..`"));
+            }
+        }
+        if fs::symlink_metadata(&place).is_ok_and(|metadata| metadata.is_symlink()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a symbolic link of the image is in the way"));
+        }
+    }
+    Ok(place)
+}
+
+/// Copies folders, files with their modes, and symbolic links as they are; nothing else.
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).map_err(failed("read", from))? {
+        let entry = entry.map_err(failed("read", from))?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type().map_err(failed("read", &source))?;
+        if kind.is_dir() {
+            make_folder(&target)?;
+            copy_tree(&source, &target)?;
+        } else if kind.is_symlink() {
+            let link = fs::read_link(&source).map_err(failed("read", &source))?;
+            symlink(link, &target).map_err(failed("write", &target))?;
+        } else if kind.is_file() {
+            fs::copy(&source, &target).map_err(failed("copy", &source))?;
+            let mode = fs::symlink_metadata(&target).map_err(failed("read", &target))?.permissions().mode();
+            // A file its owner may not read is root's in a container; here the guest has our rights.
+            fs::set_permissions(&target, fs::Permissions::from_mode(mode | 0o600)).map_err(failed("write", &target))?;
+        }
+    }
+    Ok(())
+}
+
+fn make_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(failed("make the folder", path))
+}
+
+fn is_empty(folder: &Path) -> Result<bool> {
+    Ok(fs::read_dir(folder).map_err(failed("read", folder))?.next().is_none())
+}
+
+fn same_target(target: &Path, written: &str) -> bool {
+    target.components().eq(Path::new(written).components())
+}
+
+fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> FilesError + 'a {
+    move |source| FilesError { action, path: path.to_owned(), source }
+}

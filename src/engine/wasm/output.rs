@@ -1,0 +1,360 @@
+//! What a guest writes: bytes in, lines out.
+//!
+//! A guest never waits for a slow reader longer than the reader needs, and never holds up the host: writers fill a
+//! bounded queue and wait while it is full; one pump empties it into the outlet, and beside it into
+//! the agent's own standard output and error, where a line that does not fit at once is dropped.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::io::AsyncWrite;
+use tokio::sync::Notify;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+use crate::engine::{Outlet, OutputLine, Stream};
+
+/// Lines that may wait for the reader.
+const QUEUE: usize = 1024;
+/// A line longer than this is cut, so that a guest that never ends a line does not fill our memory.
+const LINE: usize = 64 * 1024;
+/// What a guest may write between two checks of the queue.
+const PERMIT: usize = 64 * 1024;
+
+/// Where the output of one run is gathered. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Output(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Told when there is something to read, or the end was reached.
+    filled: Notify,
+    /// Told when there is room again.
+    emptied: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    lines: VecDeque<OutputLine>,
+    closed: bool,
+}
+
+impl Output {
+    /// An output without lines.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One of the guest's streams. Each keeps its own unfinished line.
+    pub fn writer(&self, stream: Stream) -> Source {
+        Source { output: self.clone(), stream }
+    }
+
+    /// Adds a line of our own.
+    pub fn line(&self, stream: Stream, text: impl Into<String>) {
+        self.push(stream, text.into());
+    }
+
+    /// No more lines come: the pump ends when it has passed on the rest.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.0.filled.notify_one();
+    }
+
+    /// Passes lines on until the output is closed. `mirror` is the agent's standard output and error.
+    pub async fn pump(self, outlet: Outlet, mirror: Option<(OwnedFd, OwnedFd)>) {
+        let mut mirrors = mirror.map(|(stdout, stderr)| (Mirror::new(stdout), Mirror::new(stderr)));
+        loop {
+            let (line, closed) = {
+                let mut queue = self.lock();
+                (queue.lines.pop_front(), queue.closed)
+            };
+            let Some(line) = line else {
+                if closed {
+                    return;
+                }
+                self.0.filled.notified().await;
+                continue;
+            };
+            self.0.emptied.notify_waiters();
+            if let Some((stdout, stderr)) = &mut mirrors {
+                match line.stream {
+                    Stream::Stdout => stdout.write(&line.text),
+                    Stream::Stderr => stderr.write(&line.text),
+                }
+            }
+            outlet.line(line).await;
+        }
+    }
+
+    fn push(&self, stream: Stream, text: String) {
+        self.lock().lines.push_back(OutputLine { at: Timestamp::now(), stream, text });
+        self.0.filled.notify_one();
+    }
+
+    fn has_room(&self) -> bool {
+        let queue = self.lock();
+        queue.lines.len() < QUEUE || queue.closed
+    }
+
+    async fn room(&self) {
+        loop {
+            let mut emptied = pin!(self.0.emptied.notified());
+            // Registered before the look, so that no wake-up falls between the two.
+            emptied.as_mut().enable();
+            if self.has_room() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.queue.lock().expect("no panic while it is held")
+    }
+}
+
+/// Makes streams for a guest's standard output or error.
+#[derive(Debug, Clone)]
+pub struct Source {
+    output: Output,
+    stream: Stream,
+}
+
+impl IsTerminal for Source {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Source {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(Splitter::new(self.clone()))
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(Splitter::new(self.clone()))
+    }
+}
+
+/// Cuts what is written into lines.
+struct Splitter {
+    source: Source,
+    line: Vec<u8>,
+}
+
+impl Splitter {
+    fn new(source: Source) -> Self {
+        Self { source, line: Vec::new() }
+    }
+
+    fn take(&mut self, mut bytes: &[u8]) {
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(&bytes[..end]);
+            bytes = &bytes[end + 1..];
+            self.emit();
+        }
+        self.line.extend_from_slice(bytes);
+        if self.line.len() >= LINE {
+            self.emit();
+        }
+    }
+
+    fn emit(&mut self) {
+        let line = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
+        self.source.output.push(self.source.stream, String::from_utf8_lossy(line).into_owned());
+        self.line.clear();
+    }
+}
+
+/// A last line without an end is a line.
+impl Drop for Splitter {
+    fn drop(&mut self) {
+        if !self.line.is_empty() {
+            self.emit();
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Pollable for Splitter {
+    async fn ready(&mut self) {
+        self.source.output.room().await;
+    }
+}
+
+impl OutputStream for Splitter {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.take(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(if self.source.output.has_room() { PERMIT } else { 0 })
+    }
+}
+
+/// Only what Wasmtime does not ask for through [`OutputStream`] comes this way; it does not wait for room.
+impl AsyncWrite for Splitter {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().take(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A non-blocking descriptor that gets whole lines or none.
+struct Mirror {
+    to: OwnedFd,
+    /// The rest of a line that was written in part: it comes before anything else.
+    rest: Vec<u8>,
+}
+
+impl Mirror {
+    fn new(to: OwnedFd) -> Self {
+        Self { to, rest: Vec::new() }
+    }
+
+    fn write(&mut self, text: &str) {
+        let rest = std::mem::take(&mut self.rest);
+        if !self.write_some(rest) {
+            return;
+        }
+        let mut line = Vec::with_capacity(text.len() + 1);
+        line.extend_from_slice(text.as_bytes());
+        line.push(b'\n');
+        let length = line.len();
+        if !self.write_some(line) && self.rest.len() == length {
+            // Nothing of it went out: the reader is behind, and this line is what it misses.
+            self.rest.clear();
+        }
+    }
+
+    /// Writes what fits, keeps the rest; whether all went out.
+    fn write_some(&mut self, mut bytes: Vec<u8>) -> bool {
+        while !bytes.is_empty() {
+            match rustix::io::write(&self.to, &bytes) {
+                Ok(written) => drop(bytes.drain(..written)),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => {
+                    self.rest = bytes;
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::engine::{Attempt, TaggedLine};
+    use crate::model::InstanceName;
+
+    fn outlet() -> (Outlet, mpsc::Receiver<TaggedLine>) {
+        let (reports, _) = mpsc::channel(1);
+        let (lines, received) = mpsc::channel(4);
+        (Outlet::new(InstanceName::new("web".into(), 1), Attempt(1), reports, lines, false), received)
+    }
+
+    async fn texts(output: Output) -> Vec<(Stream, String)> {
+        let (outlet, mut lines) = outlet();
+        output.close();
+        let read = async {
+            let mut texts = Vec::new();
+            while let Some(line) = lines.recv().await {
+                texts.push((line.line.stream, line.line.text));
+            }
+            texts
+        };
+        tokio::join!(output.pump(outlet, None), read).1
+    }
+
+    #[tokio::test]
+    async fn writes_are_cut_into_lines() {
+        let output = Output::new();
+        let mut stdout = output.writer(Stream::Stdout).p2_stream();
+        let mut stderr = output.writer(Stream::Stderr).p2_stream();
+        stdout.write("one\ntw".into()).unwrap();
+        stderr.write("bad \u{fe0f}\r\n".into()).unwrap();
+        stdout.write("o\n\nlast".into()).unwrap();
+        stdout.write(Bytes::from_static(b" \xff")).unwrap();
+        drop((stdout, stderr));
+        let texts = texts(output).await;
+        let of = |stream| texts.iter().filter(|line| line.0 == stream).map(|line| line.1.as_str()).collect::<Vec<_>>();
+        assert_eq!(of(Stream::Stdout), ["one", "two", "", "last \u{fffd}"]);
+        assert_eq!(of(Stream::Stderr), ["bad \u{fe0f}"]);
+    }
+
+    #[tokio::test]
+    async fn an_endless_line_is_cut() {
+        let output = Output::new();
+        let mut stdout = output.writer(Stream::Stdout).p2_stream();
+        for _ in 0..3 {
+            stdout.write(vec![b'x'; LINE].into()).unwrap();
+        }
+        drop(stdout);
+        assert_eq!(texts(output).await.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_writer_waits_while_the_reader_is_behind() {
+        let output = Output::new();
+        let mut stdout = output.writer(Stream::Stdout).p2_stream();
+        for _ in 0..QUEUE {
+            stdout.write("x\n".into()).unwrap();
+        }
+        assert_eq!(stdout.check_write().unwrap(), 0);
+        let (outlet, mut lines) = outlet();
+        let mut pumps = tokio::task::JoinSet::new();
+        pumps.spawn(output.clone().pump(outlet, None));
+        lines.recv().await.unwrap();
+        stdout.ready().await;
+        assert_eq!(stdout.check_write().unwrap(), PERMIT);
+        drop(lines);
+        output.close();
+        pumps.join_next().await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_full_mirror_misses_whole_lines() {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+        let mut mirror = Mirror::new(writer);
+        for number in 0..30_000 {
+            mirror.write(&format!("line {number}"));
+        }
+        let mut reader = std::fs::File::from(reader);
+        let mut text = Vec::new();
+        let _ = reader.read_to_end(&mut text);
+        mirror.write("after");
+        let _ = reader.read_to_end(&mut text);
+        let text = String::from_utf8(text).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines.len() > 100 && lines.len() < 30_000, "{}", lines.len());
+        assert!(lines[..lines.len() - 1].iter().enumerate().all(|(n, line)| *line == format!("line {n}")), "{lines:?}");
+        assert_eq!(lines.last(), Some(&"after"));
+    }
+}
