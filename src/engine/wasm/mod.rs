@@ -1,12 +1,62 @@
 //! The Wasm engine: guests under Wasmtime, in this process. The only folder that names wasmtime.
+//!
+//! `Create` compiles and links a module ([`compile`], [`guest`]), binds its published ports and makes its agent, all at
+//! once; `start` joins it to the network and runs it ([`command`], [`serve`]) on threads of its own ([`threads`]). What runs is known here alone: a guest ends
+//! with the process that runs it. Order and restarts are the supervisor's.
 
+mod cache;
+mod command;
+mod compile;
+mod files;
+mod guest;
+mod host;
+mod instance;
+mod outgoing;
+mod output;
+mod reuse;
+mod serve;
+mod sockets;
+mod spec;
+mod stop;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod threads;
+mod trap;
+mod volume;
+
+use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
-use tokio::sync::OnceCell;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::{OnceCell, mpsc};
+use tokio_util::task::TaskTracker;
 
+use self::compile::Compiler;
+use self::files::Files;
+use self::guest::{Run, Template, Work};
+use self::host::{Budget, Grants};
+use self::instance::{Handed, Instance, Life, Running};
+use self::output::Output;
+use self::serve::Server;
+use self::threads::Threads;
 use super::docker::Docker;
-use crate::net::stack::Fabric;
+use super::{Engine, EngineError, ErrorKind, Handle, Outlet, Report, Result, Started};
+use crate::model::{InstanceName, Module, ProjectName, Resolved};
+use crate::net::agent::{Agent, Rendezvous};
+use crate::net::stack::{BoundPort, Conn, Fabric, NetError, PublishError, StackNetwork, StackSpec};
+use crate::net::wiring::Place;
+use crate::plan::observed::{Existing, ExistingKind, ExistingNetwork, Health, Observed, RunState};
+use crate::plan::unit::{Addresses, InstanceSpec, NetworkSpec, Step};
+
+/// How long an agent's container may take from its start to its hello.
+const HELLO: Duration = Duration::from_secs(30);
+/// Refusals that wait to be told.
+const REFUSALS: usize = 64;
 
 /// Folders the engine uses; each is made (0700) when it is first needed.
 #[derive(Debug, Clone)]
@@ -20,12 +70,493 @@ pub struct Folders {
 }
 
 /// The Wasm engine of one supervisor.
-pub struct Wasm {}
+pub struct Wasm {
+    folders: Folders,
+    fabric: Arc<Fabric>,
+    docker: Arc<OnceCell<Arc<Docker>>>,
+    compiler: Arc<Compiler>,
+    threads: Threads,
+    instances: Arc<Mutex<BTreeMap<InstanceName, Instance>>>,
+    /// Networks of Wasm services alone: they are nothing but a name, by the engine's.
+    networks: Mutex<BTreeMap<String, NetworkSpec>>,
+    runs: TaskTracker,
+}
 
 impl Wasm {
     /// An engine; `docker` is filled before the first instance that lives at an agent is created.
     pub fn new(folders: Folders, fabric: Arc<Fabric>, docker: Arc<OnceCell<Arc<Docker>>>) -> Arc<Self> {
-        let _ = (folders, fabric, docker);
-        todo!()
+        let compiler = Arc::new(Compiler::new(&folders.cache));
+        Arc::new(Self {
+            folders,
+            fabric,
+            docker,
+            compiler,
+            threads: Threads::default(),
+            instances: Arc::default(),
+            networks: Mutex::default(),
+            runs: TaskTracker::new(),
+        })
     }
+
+    /// Connects to a port of a running guest, as a process beside it would: for probes.
+    pub async fn dial(&self, instance: &InstanceName, port: u16) -> Result<Conn, NetError> {
+        let stack = self.lock().get(instance).and_then(Instance::running).map(|running| running.stack.clone());
+        match stack {
+            Some(stack) => stack.connect(([127, 0, 0, 1], port).into()).await,
+            None => Err(io::Error::from(io::ErrorKind::NotConnected).into()),
+        }
+    }
+
+    /// Memory that a running guest uses now, in bytes.
+    pub fn memory(&self, instance: &InstanceName) -> Option<u64> {
+        self.lock().get(instance).and_then(Instance::running).map(|running| running.memory.used())
+    }
+
+    /// Tells the agent of a running guest how the guest is, for the health that the Docker engine shows.
+    pub fn set_health(&self, instance: &InstanceName, health: Health) {
+        if let Some(agent) = self.lock().get(instance).and_then(Instance::running).and_then(|run| run.agent.as_ref()) {
+            agent.set_health(health == Health::Healthy);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceName, Instance>> {
+        self.instances.lock().expect("no panic while it is held")
+    }
+
+    async fn create(&self, spec: &Arc<InstanceSpec>, replace: Option<&Existing>) -> Result<()> {
+        let module = wasm_module(spec)?;
+        self.end(&spec.name, None).await?;
+        let files = self.files(spec);
+        let root = module.root.clone();
+        let (template, files, ports, rendezvous) = tokio::join!(
+            self.template(spec, module),
+            blocking("prepare the files of", spec, move || files.create(root.as_deref())),
+            self.publish(spec),
+            self.create_agent(spec, replace),
+        );
+        let made = match (template, files, ports, rendezvous) {
+            (Ok(template), Ok(()), Ok(ports), Ok(rendezvous)) => Ok((template, ports, rendezvous)),
+            (template, files, ports, rendezvous) => {
+                if let Ok(Some(_)) = rendezvous {
+                    self.discard_agent(spec).await;
+                }
+                let first = template.err().or(files.err()).or(ports.err()).or(rendezvous.err());
+                Err(first.expect("one of them failed"))
+            }
+        };
+        match made {
+            Ok((template, ports, rendezvous)) => {
+                let instance = Instance::new(spec.clone(), template, ports, rendezvous);
+                self.lock().insert(spec.name.clone(), instance);
+                Ok(())
+            }
+            Err(error) => {
+                self.forget(&spec.name);
+                let _ = self.files(spec).remove();
+                Err(error)
+            }
+        }
+    }
+
+    async fn template(&self, spec: &InstanceSpec, module: &Module) -> Result<Template> {
+        let reuse = spec.service.wasm.as_ref().is_some_and(|options| options.http_reuse);
+        let (compiler, module) = (self.compiler.clone(), module.clone());
+        let link = move || {
+            let (code, _) = compiler.code(&module, Template::profile(&module, reuse))?;
+            Template::link(&code, &module, reuse).map_err(compile::CompileError::Wasmtime)
+        };
+        blocking("compile the module of", spec, link).await
+    }
+
+    async fn publish(&self, spec: &InstanceSpec) -> Result<Vec<BoundPort>> {
+        self.fabric.publish(&spec.name, &spec.service.ports).await.map_err(|error| publish_error(&error, spec))
+    }
+
+    /// The container that gives the instance its place on the engine's networks; none when it needs none.
+    async fn create_agent(&self, spec: &InstanceSpec, replace: Option<&Existing>) -> Result<Option<Rendezvous>> {
+        if spec.place == Place::InProcess {
+            return Ok(None);
+        }
+        let docker = self.docker(spec)?;
+        let rendezvous = Rendezvous::prepare(&self.folders.runtime, &spec::short_id(spec))
+            .map_err(|error| failed("prepare the agent of", spec, error))?;
+        docker.create_agent(spec, replace, rendezvous.folder(), rendezvous.token()).await?;
+        Ok(Some(rendezvous))
+    }
+
+    /// Removes the agent of an instance that could not be created after all.
+    async fn discard_agent(&self, spec: &InstanceSpec) {
+        let Ok(docker) = self.docker(spec) else { return };
+        if let Ok(Some(existing)) = existing_agent(docker, spec).await {
+            let _ = docker.remove(&existing, Some(Duration::ZERO), true).await;
+        }
+    }
+
+    async fn remove(&self, existing: &Existing, grace: Option<Duration>, volumes: bool) -> Result<()> {
+        let name = existing.instance();
+        if let Some(name) = &name {
+            self.end(name, grace).await?;
+        }
+        if existing.kind == ExistingKind::Agent {
+            let docker = self.docker.get().ok_or_else(|| unreachable_docker("remove", &existing.name))?;
+            docker.remove(existing, grace, volumes).await?;
+        }
+        let project = existing.labels.get("com.docker.compose.project").map(String::as_str).unwrap_or_default();
+        if let Some(name) = &name {
+            self.forget(name);
+            let id = spec::short_id_of(project, name);
+            let (files, rendezvous) = (Files::new(&self.folders.data, &id), self.folders.runtime.join(&id));
+            let clear = move || {
+                let _ = std::fs::remove_dir_all(rendezvous);
+                files.remove()
+            };
+            let cleared = tokio::task::spawn_blocking(clear).await.expect("removing files does not panic");
+            cleared.map_err(|error| EngineError::new(ErrorKind::Internal, "remove", &existing.name, error))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets an instance: its ports are free again.
+    fn forget(&self, name: &InstanceName) {
+        self.fabric.unpublish(name);
+        self.lock().remove(name);
+    }
+
+    /// Ends the run of an instance, if there is one.
+    async fn end(&self, name: &InstanceName, grace: Option<Duration>) -> Result<()> {
+        let handed = self.lock().get(name).and_then(Instance::handed);
+        match handed {
+            Some(handed) => handed.stop(grace).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Starts the instance's agent and waits for its hello. One that another supervisor made is made again.
+    async fn start_agent(&self, spec: &InstanceSpec, rendezvous: &Rendezvous) -> Result<(Agent, Started)> {
+        let docker = self.docker(spec)?;
+        let started = match docker.start_agent(spec).await {
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                let stale = existing_agent(docker, spec).await?;
+                docker.create_agent(spec, stale.as_ref(), rendezvous.folder(), rendezvous.token()).await?;
+                docker.start_agent(spec).await?
+            }
+            started => started?,
+        };
+        match rendezvous.accept(&spec::volume_targets(spec), HELLO).await {
+            Ok(agent) => Ok((agent, started)),
+            Err(error) => {
+                let _ = docker.kill_agent(spec).await;
+                Err(failed("reach the agent of", spec, error))
+            }
+        }
+    }
+
+    fn docker(&self, spec: &InstanceSpec) -> Result<&Arc<Docker>> {
+        self.docker.get().ok_or_else(|| unreachable_docker("create the agent of", &spec.container))
+    }
+
+    fn files(&self, spec: &InstanceSpec) -> Files {
+        Files::new(&self.folders.data, &spec::short_id(spec))
+    }
+
+    async fn run(&self, spec: &Arc<InstanceSpec>, outlet: Outlet) -> Result<Box<dyn Handle>> {
+        if !self.lock().contains_key(&spec.name) {
+            // Made by a supervisor that is gone: its container may be there, its compiled guest is not.
+            self.adopt_created(spec).await?;
+        }
+        let (template, rendezvous) = {
+            let instances = self.lock();
+            let instance = instances.get(&spec.name).ok_or_else(|| not_created(spec))?;
+            if instance.running().is_some() {
+                return Err(failed("start", spec, "it runs already"));
+            }
+            (instance.template.clone(), instance.rendezvous.clone())
+        };
+        let (agent, at_engine) = match rendezvous {
+            Some(rendezvous) => {
+                let (agent, started) = self.start_agent(spec, &rendezvous).await?;
+                (Some(agent), Some(started))
+            }
+            None => (None, None),
+        };
+        let launched = self.launch(spec, template, agent.clone(), at_engine, outlet).await;
+        if let (Err(_), Some(agent)) = (&launched, agent) {
+            self.fabric.leave(&spec.name);
+            agent.exit(1).await;
+        }
+        launched
+    }
+
+    /// From a started agent, or none, to a running guest.
+    async fn launch(
+        &self,
+        spec: &Arc<InstanceSpec>,
+        template: Template,
+        agent: Option<Agent>,
+        at_engine: Option<Started>,
+        outlet: Outlet,
+    ) -> Result<Box<dyn Handle>> {
+        let module = wasm_module(spec)?;
+        let addresses = at_engine.as_ref().map(|started| started.addresses.clone()).unwrap_or_default();
+        let (refusals, refused) = mpsc::channel(REFUSALS);
+        let stack = self.fabric.join(StackSpec {
+            instance: spec.name.clone(),
+            networks: networks(spec, &addresses),
+            agent: agent.clone(),
+            egress: spec.egress.clone(),
+            extra_hosts: spec.service.extra_hosts.clone(),
+            refusals,
+        });
+        let (files, image, passed) =
+            (self.files(spec), module.root.clone(), agent.as_ref().map(Agent::directories).unwrap_or_default());
+        let opened = {
+            let spec = spec.clone();
+            blocking("prepare the files of", &spec.clone(), move || files.open(&spec, image.as_deref(), passed)).await?
+        };
+        let output = Output::new();
+        for note in &opened.notes {
+            output.line(super::Stream::Stderr, format!("wcompose: {note}"));
+        }
+        let grants = Arc::new(Grants {
+            arguments: spec::arguments(spec, module),
+            environment: spec.environment.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            working_dir: spec.service.working_dir.clone().or_else(|| module.config.working_dir.clone()),
+            preopens: opened.preopens,
+            held: opened.held,
+            output,
+            stack: stack.clone(),
+            memory: Budget::new(spec.service.memory.map(|bytes| bytes.0)),
+        });
+        let guests = self.threads.handle().map_err(|error| failed("start the threads of", spec, error))?;
+        let work = match template {
+            Template::Program(program, entry) => Work::Program(program, entry),
+            Template::Service { component, reuse } => {
+                let server = Server::new(component, grants.clone(), reuse, guests.clone())
+                    .map_err(|error| failed("start", spec, format!("{error:#}")))?;
+                let mut listeners = Vec::new();
+                for port in spec::http_ports(spec, module) {
+                    let listener = server.listen(port).await;
+                    listeners
+                        .push(listener.map_err(|error| failed("listen for", spec, format!("port {port}: {error}")))?);
+                }
+                Work::Service(server, listeners)
+            }
+        };
+        let (running, ended) = Running::new(spec, stack, agent.clone(), grants.memory.clone());
+        let run = Run {
+            outlet: outlet.clone(),
+            grants,
+            work,
+            agent,
+            refusals: refused,
+            switch: running.switch.clone(),
+            grace: running.grace,
+            guests,
+            fabric: self.fabric.clone(),
+        };
+        let (started, handed) = {
+            let mut instances = self.lock();
+            let instance = instances.get_mut(&spec.name).ok_or_else(|| not_created(spec))?;
+            let handed = running.handed();
+            instance.begin(running, at_engine.as_ref(), addresses);
+            (instance.started(), handed)
+        };
+        outlet.report(Report::Started(started)).await;
+        let (instances, name) = (self.instances.clone(), spec.name.clone());
+        drop(self.runs.spawn(async move {
+            let exit = run.to_end(|exit| {
+                if let Some(instance) = instances.lock().expect("no panic while it is held").get_mut(&name) {
+                    instance.finish(exit);
+                }
+            });
+            exit.await;
+            ended.send_replace(true);
+        }));
+        Ok(Box::new(handed))
+    }
+
+    async fn adopt_created(&self, spec: &Arc<InstanceSpec>) -> Result<()> {
+        let stale = match spec.place {
+            Place::Agent => existing_agent(self.docker(spec)?, spec).await?,
+            Place::InProcess => None,
+        };
+        self.create(spec, stale.as_ref()).await
+    }
+}
+
+#[async_trait]
+impl Engine for Wasm {
+    async fn observe(&self, project: &ProjectName) -> Result<Observed> {
+        let instances = self
+            .lock()
+            .values()
+            .filter(|instance| instance.spec.project == *project && instance.spec.place == Place::InProcess)
+            .map(Instance::observed)
+            .collect();
+        let networks = self
+            .networks
+            .lock()
+            .expect("no panic while it is held")
+            .values()
+            .filter(|spec| spec.labels.get("com.docker.compose.project").is_some_and(|label| label == project.as_str()))
+            .map(|spec| ExistingNetwork {
+                id: spec.network.name.clone(),
+                name: spec.network.name.clone(),
+                key: Some(spec.network.key.clone()),
+                owned: true,
+                config_hash: spec.labels.get("com.docker.compose.config-hash").cloned(),
+            })
+            .collect();
+        let (data, project) = (self.folders.data.clone(), project.clone());
+        let volumes = tokio::task::spawn_blocking(move || volume::of_project(&data, &project))
+            .await
+            .expect("reading files does not panic")
+            .map_err(|error| EngineError::new(ErrorKind::Internal, "list volumes in", "the data folder", error))?;
+        Ok(Observed { instances, networks, volumes })
+    }
+
+    async fn apply(&self, step: &Step) -> Result<()> {
+        match step {
+            Step::Create { spec, replace } => self.create(spec, replace.as_deref()).await,
+            Step::Remove { existing, grace, volumes } => self.remove(existing, *grace, *volumes).await,
+            Step::CreateNetwork(spec) => {
+                let mut networks = self.networks.lock().expect("no panic while it is held");
+                networks.insert(spec.network.name.clone(), (**spec).clone());
+                Ok(())
+            }
+            Step::RemoveNetwork(name) => {
+                self.networks.lock().expect("no panic while it is held").remove(name);
+                Ok(())
+            }
+            Step::CreateVolume(spec) => {
+                let (data, spec) = (self.folders.data.clone(), spec.clone());
+                let name = spec.volume.name.clone();
+                tokio::task::spawn_blocking(move || volume::create(&data, &spec))
+                    .await
+                    .expect("making files does not panic")
+                    .map_err(|error| EngineError::new(ErrorKind::Internal, "create volume", name, error))
+            }
+            Step::RemoveVolume(name) => {
+                let (data, volume) = (self.folders.data.clone(), name.clone());
+                tokio::task::spawn_blocking(move || volume::remove(&data, &volume))
+                    .await
+                    .expect("removing files does not panic")
+                    .map_err(|error| EngineError::new(ErrorKind::Internal, "remove volume", name, error))
+            }
+        }
+    }
+
+    async fn start(&self, spec: Arc<InstanceSpec>, outlet: Outlet) -> Result<Box<dyn Handle>> {
+        self.run(&spec, outlet).await
+    }
+
+    /// Only a guest of this process can run already; its lines go on to the outlet of its start.
+    async fn adopt(&self, spec: Arc<InstanceSpec>, existing: &Existing, outlet: Outlet) -> Result<Box<dyn Handle>> {
+        let (started, handed) = {
+            let instances = self.lock();
+            let instance = instances.get(&spec.name).filter(|instance| instance.life == Life::Running);
+            let running = instance.and_then(|instance| Some((instance.started(), instance.handed()?)));
+            running.ok_or_else(|| {
+                EngineError::new(ErrorKind::NotFound, "adopt", &existing.name, "no guest of this process runs for it")
+            })?
+        };
+        outlet.report(Report::Started(started)).await;
+        Ok(Box::new(handed))
+    }
+}
+
+#[async_trait]
+impl Handle for Handed {
+    async fn stop(&self, grace: Option<Duration>) -> Result<()> {
+        match self.signal {
+            stop::SIGKILL => self.switch.kill(stop::SIGKILL, None),
+            signal => self.switch.stop(grace.unwrap_or(self.grace), signal),
+        }
+        self.ended().await;
+        Ok(())
+    }
+
+    async fn kill(&self, signal: &str) -> Result<()> {
+        match stop::effect(signal) {
+            stop::Effect::Ends(stop::SIGKILL) => self.switch.kill(stop::SIGKILL, None),
+            stop::Effect::Ends(number) => self.switch.stop(self.grace, number),
+            stop::Effect::Nothing => {}
+            stop::Effect::Unknown => {
+                return Err(EngineError::new(ErrorKind::Invalid, "signal", signal, "there is no such signal"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wasm_module(spec: &InstanceSpec) -> Result<&Module> {
+    match &spec.resolved {
+        Resolved::Wasm(module) => Ok(module),
+        Resolved::Linux { .. } => Err(failed("run", spec, "it is a Linux service")),
+    }
+}
+
+fn networks(spec: &InstanceSpec, addresses: &Addresses) -> Vec<StackNetwork> {
+    spec.networks
+        .iter()
+        .map(|join| {
+            let at_engine = addresses.get(&join.name);
+            StackNetwork {
+                name: join.name.clone(),
+                // What the engine does not know is a network of Wasm services alone.
+                in_process: at_engine.is_none(),
+                internal: join.internal,
+                names: join.aliases.clone(),
+                addresses: at_engine.cloned().unwrap_or_default(),
+            }
+        })
+        .collect()
+}
+
+async fn existing_agent(docker: &Arc<Docker>, spec: &InstanceSpec) -> Result<Option<Existing>> {
+    let observed = docker.observe(&spec.project).await?;
+    Ok(observed.instances.into_iter().find(|existing| existing.instance().as_ref() == Some(&spec.name)))
+}
+
+/// Runs what blocks, and tells its failure as one of the instance's.
+async fn blocking<T, E>(
+    operation: &'static str,
+    spec: &InstanceSpec,
+    work: impl FnOnce() -> std::result::Result<T, E> + Send + 'static,
+) -> Result<T>
+where
+    T: Send + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| failed(operation, spec, error)),
+        Err(lost) => Err(failed(operation, spec, lost)),
+    }
+}
+
+fn failed(
+    operation: &'static str,
+    spec: &InstanceSpec,
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> EngineError {
+    EngineError::new(ErrorKind::Internal, operation, &spec.container, error)
+}
+
+fn not_created(spec: &InstanceSpec) -> EngineError {
+    EngineError::new(ErrorKind::NotFound, "start", &spec.container, "it was removed meanwhile")
+}
+
+fn unreachable_docker(operation: &'static str, subject: &str) -> EngineError {
+    EngineError::new(ErrorKind::Unreachable, operation, subject, "no Docker engine is connected")
+}
+
+fn publish_error(error: &PublishError, spec: &InstanceSpec) -> EngineError {
+    let kind = match error.source.kind() {
+        io::ErrorKind::AddrInUse => ErrorKind::Conflict,
+        io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+        _ => ErrorKind::Internal,
+    };
+    let denied = kind == ErrorKind::Denied;
+    let error = EngineError::new(kind, "publish a port of", &spec.container, error.to_string());
+    if denied { error.hint("ports below 1024 need privileges; publish another one, such as 8080") } else { error }
 }

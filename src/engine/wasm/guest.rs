@@ -1,0 +1,195 @@
+//! One run of an instance, from its start to the report of its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+use super::command::{Entry, Program};
+use super::compile::{Code, Profile};
+use super::host::{Grants, State, component_linker, core_linker};
+use super::serve::Server;
+use super::stop::{SIGKILL, Switch, Wish, wanted};
+use super::trap::{Ended, TRAPPED};
+use crate::engine::{Exit, Outlet, Refusal, Report, Stream};
+use crate::model::{Module, ModuleKind};
+use crate::net::agent::{Agent, AgentEvent};
+use crate::net::stack::{Fabric, Listener, Refused};
+
+/// A module that was compiled and linked: what each start begins with.
+#[derive(Clone)]
+pub enum Template {
+    /// Runs from start to end.
+    Program(Program, Entry),
+    /// Answers requests.
+    Service {
+        /// The component.
+        component: ProxyPre<State>,
+        /// Instances are kept between requests.
+        reuse: bool,
+    },
+}
+
+impl Template {
+    /// The profile a module is compiled for.
+    pub fn profile(module: &Module, reuse: bool) -> Profile {
+        match (module.kind, &module.function, reuse) {
+            (ModuleKind::Http, None, true) => Profile::Reuse,
+            (ModuleKind::Http, None, false) => Profile::Serve,
+            _ => Profile::Program,
+        }
+    }
+
+    /// Links compiled code; an import that does not fit is an error here, not at a request.
+    pub fn link(code: &Code, module: &Module, reuse: bool) -> wasmtime::Result<Self> {
+        let entry = module.function.clone().map_or(Entry::Main, Entry::Export);
+        Ok(match code {
+            Code::Module(code) => {
+                Self::Program(Program::Core(core_linker(code.engine())?.instantiate_pre(code)?), entry)
+            }
+            Code::Component(code) => {
+                let linked = component_linker(code.engine())?.instantiate_pre(code)?;
+                match (module.kind, &entry) {
+                    (ModuleKind::Http, Entry::Main) => Self::Service { component: ProxyPre::new(linked)?, reuse },
+                    _ => Self::Program(Program::Component(linked), entry),
+                }
+            }
+        })
+    }
+}
+
+/// Everything one run needs.
+pub struct Run {
+    /// Where facts and lines go.
+    pub outlet: Outlet,
+    /// What the guest is given.
+    pub grants: Arc<Grants>,
+    /// What is run.
+    pub work: Work,
+    /// The agent, where the instance lives at one.
+    pub agent: Option<Agent>,
+    /// What the network refused.
+    pub refusals: mpsc::Receiver<Refused>,
+    /// Wishes for its end.
+    pub switch: Switch,
+    /// How long it may take to end when its agent is asked to.
+    pub grace: Duration,
+    /// Where guests run.
+    pub guests: Runtime,
+    /// Takes the instance off the network at the end.
+    pub fabric: Arc<Fabric>,
+}
+
+/// What a run does.
+pub enum Work {
+    /// A program.
+    Program(Program, Entry),
+    /// An HTTP component that listens already.
+    Service(Arc<Server>, Vec<Listener>),
+}
+
+impl Run {
+    /// Runs to the end. When all of it is cleaned up, `finish` learns the exit, and then the outlet.
+    pub async fn to_end(self, finish: impl FnOnce(&Exit)) {
+        let Self { outlet, grants, work, agent, refusals, switch, grace, guests, fabric } = self;
+        let output = grants.output.clone();
+        let memory = grants.memory.clone();
+        let mut helpers = JoinSet::new();
+        helpers.spawn(tell_refusals(refusals, outlet.clone(), grants.clone()));
+        let mirror = agent.as_ref().and_then(Agent::output);
+        if let Some(events) = agent.as_ref().and_then(Agent::events) {
+            helpers.spawn(heed_agent(events, switch.clone(), grace));
+        }
+        let mut pump = JoinSet::new();
+        pump.spawn(output.clone().pump(outlet.clone(), mirror));
+
+        let (code, reason) = match work {
+            Work::Program(program, entry) => run_program(program, entry, grants, &switch, &guests).await,
+            Work::Service(server, listeners) => {
+                let (signal, reason) = server.serve(listeners, switch.watch()).await;
+                drop(grants);
+                (128 + i64::from(signal), reason)
+            }
+        };
+        let reason = reason.map(|reason| match memory.denial() {
+            Some(denial) if code == TRAPPED => {
+                output.line(Stream::Stderr, format!("wcompose: {denial}"));
+                format!("{reason}; {denial}")
+            }
+            _ => reason,
+        });
+        helpers.shutdown().await;
+        output.close();
+        let _ = pump.join_next().await;
+        fabric.leave(outlet.instance());
+        if let Some(agent) = agent {
+            agent.exit(u8::try_from(code).unwrap_or(u8::MAX)).await;
+        }
+        let exit = Exit { code, at: Timestamp::now(), reason, restarting: false };
+        finish(&exit);
+        outlet.report(Report::Exited(exit)).await;
+    }
+}
+
+/// Runs a program on the guests' threads. It cannot catch signals, so any wish for its end ends it at once.
+async fn run_program(
+    program: Program,
+    entry: Entry,
+    grants: Arc<Grants>,
+    switch: &Switch,
+    guests: &Runtime,
+) -> (i64, Option<String>) {
+    let output = grants.output.clone();
+    let mut watch = switch.watch();
+    let mut task = JoinSet::new();
+    task.spawn_on(async move { program.run(&entry, &grants).await }, guests);
+    tokio::select! {
+        ended = task.join_next() => match ended.expect("one task is in it") {
+            Ok(Ended::Exited(code)) => (code, None),
+            Ok(Ended::Trapped(trapped)) => {
+                for line in trapped.lines() {
+                    output.line(Stream::Stderr, line);
+                }
+                (TRAPPED, Some(format!("wasm trap: {}", trapped.reason)))
+            }
+            Err(lost) => {
+                output.line(Stream::Stderr, format!("wcompose: the guest's task failed: {lost}"));
+                (128 + i64::from(SIGKILL), Some(format!("an error of wcompose: {lost}")))
+            }
+        },
+        wish = wanted(&mut watch) => {
+            // Gone are its memory and its sockets when this returns.
+            task.shutdown().await;
+            match wish {
+                Wish::Stop { signal, .. } => (128 + i64::from(signal), None),
+                Wish::Kill { signal, reason } => (128 + i64::from(signal), reason),
+                Wish::Run => unreachable!("`wanted` waits for another wish"),
+            }
+        }
+    }
+}
+
+async fn tell_refusals(mut refusals: mpsc::Receiver<Refused>, outlet: Outlet, grants: Arc<Grants>) {
+    while let Some(Refused { what, why, grant }) = refusals.recv().await {
+        let advice = grant.as_ref().map(|grant| format!("; to allow it: {grant}")).unwrap_or_default();
+        grants.output.line(Stream::Stderr, format!("wcompose: refused to {what}: {why}{advice}"));
+        outlet.report(Report::Refused(Refusal { what, why, grant })).await;
+    }
+}
+
+/// Someone may stop the instance through its container.
+async fn heed_agent(mut events: mpsc::Receiver<AgentEvent>, switch: Switch, grace: Duration) {
+    while let Some(event) = events.recv().await {
+        match event {
+            AgentEvent::Terminate => switch.stop(grace, super::stop::SIGTERM),
+            AgentEvent::Gone => {
+                switch.kill(SIGKILL, Some("its agent container was stopped or removed".into()));
+                return;
+            }
+        }
+    }
+}
