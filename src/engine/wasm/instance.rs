@@ -147,12 +147,13 @@ impl Instance {
     }
 
     /// A run begins.
-    pub fn begin(&mut self, running: Running, at_engine: Option<&Started>, addresses: Addresses) {
+    pub fn begin(&mut self, running: Running, at_engine: Option<&Started>) {
         if let Some(at_engine) = at_engine {
             self.id.clone_from(&at_engine.id);
         }
         self.life = Life::Running;
-        self.addresses = addresses;
+        let networks = running.stack.networks().iter();
+        self.addresses = networks.map(|network| (network.name.clone(), network.addresses.clone())).collect();
         self.started = Some(Timestamp::now());
         self.exit = None;
         self.run = Some(running);

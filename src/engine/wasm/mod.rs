@@ -358,7 +358,7 @@ impl Wasm {
             let mut instances = self.lock();
             let instance = instances.get_mut(&spec.name).ok_or_else(|| not_created(spec))?;
             let handed = running.handed();
-            instance.begin(running, at_engine.as_ref(), addresses);
+            instance.begin(running, at_engine.as_ref());
             (instance.started(), handed)
         };
         outlet.report(Report::Started(started)).await;
@@ -503,8 +503,7 @@ fn networks(spec: &InstanceSpec, addresses: &Addresses) -> Vec<StackNetwork> {
             let at_engine = addresses.get(&join.name);
             StackNetwork {
                 name: join.name.clone(),
-                // What the engine does not know is a network of Wasm services alone.
-                in_process: at_engine.is_none(),
+                in_process: join.in_process,
                 internal: join.internal,
                 names: join.aliases.clone(),
                 addresses: at_engine.cloned().unwrap_or_default(),

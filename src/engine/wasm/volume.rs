@@ -50,6 +50,7 @@ pub fn of_project(data: &Path, project: &ProjectName) -> io::Result<Vec<Existing
                 key: labels.remove("com.docker.compose.volume").map(VolumeKey::new),
                 owned: true,
                 config_hash: labels.remove("com.docker.compose.config-hash"),
+                in_process: true,
             });
         }
     }
