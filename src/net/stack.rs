@@ -170,6 +170,11 @@ impl Stack {
         self.inner.networks.iter().flat_map(|network| network.addresses.iter().copied())
     }
 
+    /// The networks it is on, with the addresses it has there.
+    pub fn networks(&self) -> &[StackNetwork] {
+        &self.inner.networks
+    }
+
     /// Listens on a port of the instance: its container addresses, its in-process addresses, and the host ports published for it.
     /// An address other than the wildcard or one of the instance's own is refused with `AddrNotAvailable`; a port in use with `AddrInUse`.
     /// The IPv6 wildcard takes IPv4 as well, as Linux does.

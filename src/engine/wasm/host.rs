@@ -91,7 +91,11 @@ impl Grants {
         for preopen in &self.preopens {
             let access = if preopen.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
             builder.preopened_dir(&preopen.host, &preopen.guest, access).map_err(|error| {
-                wasmtime::format_err!("open `{}` for the guest's `{}`: {error:#}", preopen.host.display(), preopen.guest)
+                wasmtime::format_err!(
+                    "open `{}` for the guest's `{}`: {error:#}",
+                    preopen.host.display(),
+                    preopen.guest
+                )
             })?;
         }
         Ok(())
@@ -186,6 +190,11 @@ impl Budget {
         Arc::new(Self { limit, used: AtomicUsize::new(0), denied: AtomicBool::new(false) })
     }
 
+    /// Bytes in use.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed) as u64
+    }
+
     /// The phrase for a guest that ended after it asked for more than its limit.
     pub fn denial(&self) -> Option<String> {
         self.denied
@@ -260,6 +269,6 @@ mod tests {
         assert_eq!(budget.denial().unwrap(), "it asked for more memory than its limit of 100 bytes");
         drop(one);
         assert!(two.table_growing(0, 5, None).unwrap());
-        assert_eq!(budget.used.load(Ordering::Relaxed), 80);
+        assert_eq!(budget.used(), 80);
     }
 }
