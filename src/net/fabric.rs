@@ -1,7 +1,8 @@
 //! What the stacks of one supervisor share: who is a guest here, who listens where, which host ports are held.
 //!
 //! Knows nothing of what a guest may reach; a stack asks [`super::policy`] before it comes here. Its lock is held for
-//! look-ups only, never across an await.
+//! look-ups only, never across an await; what is taken out is dropped after it (a guest's service may hold a listener,
+//! whose end asks for the lock).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -81,7 +82,8 @@ impl Fabric {
     /// Takes an instance off the network: its listeners close, its directory entry goes. Connections end as guests drop them.
     pub fn leave(&self, instance: &InstanceName) {
         self.directory.leave(instance);
-        self.state().members.remove(instance);
+        let gone = self.state().members.remove(instance);
+        drop(gone);
         self.changes.send_replace(());
     }
 
@@ -149,9 +151,13 @@ impl Fabric {
 
     /// Removes a listener.
     pub(super) fn unbind(&self, instance: &InstanceName, id: u64) {
-        if let Some(listeners) = self.state().members.get_mut(instance) {
-            listeners.retain(|binding| binding.id != id);
-        }
+        let mut state = self.state();
+        let gone = state.members.get_mut(instance).and_then(|listeners| {
+            let place = listeners.iter().position(|binding| binding.id == id)?;
+            Some(listeners.swap_remove(place))
+        });
+        drop(state);
+        drop(gone);
         self.changes.send_replace(());
     }
 }

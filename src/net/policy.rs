@@ -100,8 +100,7 @@ pub fn decide(reach: &Reach, destination: &Destination) -> Decision {
         Owner::Neighbour => return Decision::Neighbour,
         Owner::Host if reach.host => return Decision::Host,
         Owner::Host => {
-            let grant = Some("extra_hosts: [\"host.docker.internal:host-gateway\"]".to_owned());
-            return refused(destination, "the file does not grant the host", grant);
+            return refused(destination, HOST_NOT_GRANTED, Some(HOST_GRANT.to_owned()));
         }
     }
     if reach.internal {
@@ -130,6 +129,10 @@ pub fn decide(reach: &Reach, destination: &Destination) -> Decision {
     }
 }
 
+/// The name by which files reach the host.
+const HOST_NAME: &str = "host.docker.internal";
+const HOST_NOT_GRANTED: &str = "the file does not grant the host";
+const HOST_GRANT: &str = "extra_hosts: [\"host.docker.internal:host-gateway\"]";
 const NOT_GRANTED: &str = "`x-wasm.egress` does not allow it";
 
 /// Whether an outside name may be looked up at all: where some address behind it could be allowed. `port` is known where
@@ -139,6 +142,10 @@ pub fn decide_lookup(reach: &Reach, name: &str, port: Option<u16>) -> Result<(),
         Some(port) => format!("connect to {name}:{port}"),
         None => format!("look up {name}"),
     };
+    if name.eq_ignore_ascii_case(HOST_NAME) {
+        // Granted, `extra_hosts` would have answered it.
+        return Err(Refused { what, why: HOST_NOT_GRANTED.to_owned(), grant: Some(HOST_GRANT.to_owned()) });
+    }
     if reach.internal {
         let why = "its networks are internal, so nothing outside them is reachable".to_owned();
         return Err(Refused { what, why, grant: None });

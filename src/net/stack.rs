@@ -91,8 +91,9 @@ impl Fabric {
         for network in networks.iter_mut().filter(|network| network.in_process) {
             network.addresses = state.addresses.of(&network.name, &instance).into_iter().collect();
         }
-        state.members.insert(instance.clone(), Vec::new());
+        let earlier = state.members.insert(instance.clone(), Vec::new());
         drop(state);
+        drop(earlier);
         let presence = |network: &StackNetwork| Presence {
             network: network.name.clone(),
             names: network.names.clone(),

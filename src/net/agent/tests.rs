@@ -294,7 +294,15 @@ async fn either_end_learns_of_the_others_death() {
     // Started again, it finds the same rendezvous; when we go, so does it.
     docker(&["start", &container], b"").expect("a container");
     let agent = rendezvous.accept(&[], LIMIT).await.expect("an agent");
-    agent.socket(AddressFamily::INET6, SocketType::DGRAM).await.expect("a socket");
+    let mut many = JoinSet::new();
+    for number in 0..300 {
+        let agent = agent.clone();
+        let family = if number % 2 == 0 { AddressFamily::INET } else { AddressFamily::INET6 };
+        many.spawn(async move { agent.socket(family, SocketType::DGRAM).await.map(drop) });
+    }
+    assert!(many.join_all().await.iter().all(Result::is_ok), "more at once than are in flight");
+    let unix = agent.socket(AddressFamily::UNIX, SocketType::STREAM).await;
+    assert_eq!(unix.expect_err("not of the internet").kind(), io::ErrorKind::Unsupported);
     drop(agent);
     assert_eq!(exit_code(&container).await, "137");
     let folder = rendezvous.folder().to_owned();

@@ -143,10 +143,17 @@ fn lookups() {
         ("api.example.com", Some(80), false),
         ("x.cdn.example.com", Some(80), true),
         ("example.com", None, false),
+        ("host.docker.internal", None, false),
     ];
     for (name, port, expected) in table {
         assert_eq!(decide_lookup(&reach, name, port).is_ok(), expected, "{name} {port:?}");
     }
+}
+
+#[test]
+fn the_hosts_name_is_granted_as_such() {
+    let refused = decide_lookup(&reach(&["*"]), "host.docker.internal", Some(80)).expect_err("not granted");
+    assert_eq!(refused.grant.as_deref(), Some(r#"extra_hosts: ["host.docker.internal:host-gateway"]"#));
 }
 
 #[test]
