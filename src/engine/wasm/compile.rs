@@ -159,8 +159,7 @@ impl Compiler {
             }
         }
         let shown = module.path.display().to_string();
-        let bytes = std::fs::read(&module.path)
-            .map_err(|source| CompileError::Read { path: shown.clone(), source })?;
+        let bytes = std::fs::read(&module.path).map_err(|source| CompileError::Read { path: shown.clone(), source })?;
         if digest(&bytes) != module.digest {
             return Err(CompileError::Changed(shown));
         }

@@ -78,7 +78,12 @@ impl Files {
     }
 
     /// Makes everything ready for a start. `passed` are directory descriptors of volumes by target, from the agent.
-    pub fn open(&self, spec: &InstanceSpec, image: Option<&Path>, mut passed: Vec<(PathBuf, OwnedFd)>) -> Result<Opened> {
+    pub fn open(
+        &self,
+        spec: &InstanceSpec,
+        image: Option<&Path>,
+        mut passed: Vec<(PathBuf, OwnedFd)>,
+    ) -> Result<Opened> {
         let root = self.root();
         if !root.is_dir() {
             self.create(image)?;

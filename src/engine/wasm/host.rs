@@ -91,7 +91,11 @@ impl Grants {
         for preopen in &self.preopens {
             let access = if preopen.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
             builder.preopened_dir(&preopen.host, &preopen.guest, access).map_err(|error| {
-                wasmtime::format_err!("open `{}` for the guest's `{}`: {error:#}", preopen.host.display(), preopen.guest)
+                wasmtime::format_err!(
+                    "open `{}` for the guest's `{}`: {error:#}",
+                    preopen.host.display(),
+                    preopen.guest
+                )
             })?;
         }
         Ok(())

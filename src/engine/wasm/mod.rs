@@ -331,7 +331,8 @@ impl Wasm {
                 let mut listeners = Vec::new();
                 for port in spec::http_ports(spec, module) {
                     let listener = server.listen(port).await;
-                    listeners.push(listener.map_err(|error| failed("listen for", spec, format!("port {port}: {error}")))?);
+                    listeners
+                        .push(listener.map_err(|error| failed("listen for", spec, format!("port {port}: {error}")))?);
                 }
                 Work::Service(server, listeners)
             }

@@ -158,10 +158,7 @@ impl<B: Body<Data = Bytes, Error = Error>> Body for Timed<B> {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.get_mut();
         if let Poll::Ready(frame) = this.body.as_mut().poll_frame(cx) {
             this.deadline.as_mut().reset(Instant::now() + this.patience);

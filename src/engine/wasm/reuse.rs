@@ -71,7 +71,12 @@ impl HandlerState for Made {
 pub struct Expiry(Option<(WorkerStatus, Pin<Box<Sleep>>)>);
 
 impl WorkerExpiration for Expiry {
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, status: WorkerStatus, start: std::time::Instant) -> Poll<()> {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        status: WorkerStatus,
+        start: std::time::Instant,
+    ) -> Poll<()> {
         let patience = match status {
             WorkerStatus::Idle => IDLE,
             WorkerStatus::Requests | WorkerStatus::PostReturn => REQUEST,

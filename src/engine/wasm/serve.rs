@@ -62,7 +62,12 @@ pub struct Server {
 
 impl Server {
     /// A server of a linked component; nothing listens yet.
-    pub fn new(component: ProxyPre<State>, grants: Arc<Grants>, reuse: bool, guests: Handle) -> wasmtime::Result<Arc<Self>> {
+    pub fn new(
+        component: ProxyPre<State>,
+        grants: Arc<Grants>,
+        reuse: bool,
+        guests: Handle,
+    ) -> wasmtime::Result<Arc<Self>> {
         let files = grants.files()?;
         let instances = if reuse {
             Instances::Kept(Reused::new(component.clone(), grants.clone(), files.clone()))

@@ -72,7 +72,12 @@ pub fn http_ports(spec: &InstanceSpec, module: &Module) -> Vec<u16> {
         ports.push(HTTP);
     }
     let mut seen = Vec::new();
-    ports.retain(|port| !seen.contains(port) && { seen.push(*port); true });
+    ports.retain(|port| {
+        !seen.contains(port) && {
+            seen.push(*port);
+            true
+        }
+    });
     ports
 }
 

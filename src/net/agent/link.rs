@@ -40,8 +40,7 @@ impl Door {
     /// The next connection, with who made it.
     pub(super) async fn accept(&self) -> io::Result<(Link, UCred)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket =
-            self.0.async_io(Interest::READABLE, |door| Ok(rustix::net::accept_with(door, flags)?)).await?;
+        let socket = self.0.async_io(Interest::READABLE, |door| Ok(rustix::net::accept_with(door, flags)?)).await?;
         let peer = rustix::net::sockopt::socket_peercred(&socket)?;
         Ok((Link(AsyncFd::new(socket)?), peer))
     }

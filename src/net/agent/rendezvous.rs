@@ -119,7 +119,8 @@ impl Rendezvous {
     /// Waits for the agent of a container that was started. `volumes` are the targets whose directory descriptors are
     /// wanted, as in the container's [`super::VOLUMES`]. An agent that ended meanwhile is passed over.
     pub async fn accept(&self, volumes: &[String], limit: Duration) -> io::Result<Agent> {
-        let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no agent came to `{}`", self.folder().display()));
+        let late =
+            || io::Error::new(io::ErrorKind::TimedOut, format!("no agent came to `{}`", self.folder().display()));
         timeout(limit, self.introduce(volumes)).await.map_err(|_| late())?
     }
 

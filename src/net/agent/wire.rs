@@ -54,10 +54,9 @@ pub(super) fn read(frame: &[u8]) -> Option<Said> {
         [b'Q', ref token @ ..] => Some(Said::Question { token: token.to_vec() }),
         [b'V', number, a, b, c, d] => Some(Said::Volume { number, errno: i32::from_le_bytes([a, b, c, d]) }),
         [b'R'] => Some(Said::Ready),
-        [b'S', a, b, c, d, e, f, g, h] => Some(Said::Socket {
-            number: u32::from_le_bytes([a, b, c, d]),
-            errno: i32::from_le_bytes([e, f, g, h]),
-        }),
+        [b'S', a, b, c, d, e, f, g, h] => {
+            Some(Said::Socket { number: u32::from_le_bytes([a, b, c, d]), errno: i32::from_le_bytes([e, f, g, h]) })
+        }
         [b'T', _] => Some(Said::Signal),
         _ => None,
     }
