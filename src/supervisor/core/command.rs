@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Command, Core, Effect, Turn, Verb};
 use crate::model::InstanceName;
-use crate::plan::unit::{EdgeCondition, UnitId};
+use crate::plan::unit::{EdgeCondition, InstanceSpec, UnitId};
 use crate::supervisor::instance::{Instance, State, Wish};
 use crate::supervisor::request::{Aim, Request};
 
@@ -81,12 +81,12 @@ impl Core {
         }
     }
 
-    /// A signal that ends it is a stop by hand; any other is just delivered.
+    /// A signal that surely ends it is a stop by hand; any other is just delivered.
     fn kill(&mut self, names: &BTreeSet<InstanceName>, signal: &str, request: &mut Request, turn: &mut Turn) {
         request.aim = Aim::Signals;
         for name in names {
             let Some(instance) = self.instances.get_mut(name) else { continue };
-            let lethal = is_lethal(signal, instance.spec.resolved.is_wasm());
+            let lethal = is_lethal(signal, &instance.spec);
             if lethal {
                 instance.wish = Wish::Rest;
             }
@@ -169,10 +169,12 @@ impl Instance {
     }
 }
 
-/// Whether a signal ends whoever gets it. A guest has no handlers: it knows only to end.
-fn is_lethal(signal: &str, wasm: bool) -> bool {
-    let name = signal.trim_start_matches("SIG");
-    name == "KILL"
-        || name == "9"
-        || (wasm && ["TERM", "15", "INT", "2", "QUIT", "3", "HUP", "1", "ABRT", "6"].contains(&name))
+/// Whether a signal surely ends an instance and is thus a stop by hand. A guest has no handlers, so its stop signal does;
+/// a container may catch its own, and its engine knows by itself that it is not to be restarted.
+fn is_lethal(signal: &str, spec: &InstanceSpec) -> bool {
+    let name = |signal: &str| signal.trim().to_ascii_uppercase().trim_start_matches("SIG").to_owned();
+    let stop = spec.service.stop_signal.as_deref().or(spec.resolved.config().stop_signal.as_deref());
+    let asked = name(signal);
+    let stops = asked == name(stop.unwrap_or("SIGTERM")) || ["TERM", "15"].contains(&asked.as_str());
+    ["KILL", "9"].contains(&asked.as_str()) || (spec.resolved.is_wasm() && stops)
 }

@@ -75,15 +75,13 @@ impl Core {
                 }
             }
             Step::Remove { existing, .. } => {
-                let gone = existing.instance().filter(|name| {
-                    self.instances
-                        .get(name)
-                        .is_some_and(|instance| instance.wish == Wish::Rest && !instance.is_active())
-                });
+                let rests = |instance: &Instance| instance.wish == Wish::Rest && !instance.is_active();
+                let gone = existing.instance().filter(|name| self.instances.get(name).is_none_or(rests));
                 if let Some(name) = gone {
-                    self.instances.shift_remove(&name);
                     turn.effects.push(Effect::Forget { instance: name.clone() });
-                    turn.emit(Event::Removed { instance: name });
+                    if self.instances.shift_remove(&name).is_some() {
+                        turn.emit(Event::Removed { instance: name });
+                    }
                 }
             }
             Step::CreateNetwork(_) | Step::CreateVolume(_) | Step::RemoveNetwork(_) | Step::RemoveVolume(_) => {}
