@@ -40,6 +40,10 @@ pub(super) fn wanted(
     let mut resources = Resources { units: Vec::new(), renewed: BTreeMap::new() };
     for network in specs.project.networks.values().filter(|network| networks.contains(&network.key)) {
         let in_process = specs.wiring.network_in_process(&network.key);
+        let has_members = selected.iter().any(|one| one.networks.contains_key(&network.key) && specs.scale(one) > 0);
+        if in_process && !has_members {
+            continue;
+        }
         let Some((replace, cause)) = network_cause(specs, network, in_process, observed, warnings) else { continue };
         if !in_process && !network.external {
             resources.renewed.insert(network.key.clone(), network.name.clone());

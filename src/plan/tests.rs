@@ -91,6 +91,7 @@ impl World {
         let world = networks.iter().fold(self, |world, key| world.network(key));
         world.edit(name, |service| {
             service.networks = networks.iter().map(|key| ((*key).into(), Attachment::default())).collect();
+            service.document["networks"] = json!(networks);
         })
     }
 
@@ -107,6 +108,7 @@ impl World {
         self.project.volumes.insert(key.into(), volume);
         self.edit(name, |service| {
             let source = MountSource::Volume { key: key.into(), no_copy: false, subpath: None };
+            service.document["volumes"] = json!([key]);
             service.mounts.push(Mount { source, target: "/data".into(), read_only: false });
         })
     }
@@ -287,18 +289,40 @@ fn shop() -> World {
 
 #[test]
 fn everything_is_created_before_anything_starts() {
-    assert_snapshot!(shop().first(), @"");
+    assert_snapshot!(shop().first(), @r"
+    create network p_default (not found)
+    create volume p_data (not found)
+    create p-db-1 (not found)
+    create p-backend-1 (not found)
+    create p-gateway-1 (not found)
+    create p-pricing-1 (not found)
+    start p-db-1 (not found)
+    start p-backend-1 (not found) after db-1 healthy
+    start p-gateway-1 (not found) after backend-1 started
+    start p-pricing-1 (not found)
+    ");
 }
 
 #[test]
 fn what_runs_as_it_should_is_kept() {
-    assert_snapshot!(shop().plan(&shop().up(), &Options::default()), @"");
+    assert_snapshot!(shop().plan(&shop().up(), &Options::default()), @r"
+    keep p-db-1 (running)
+    keep p-backend-1 (running) after db-1 healthy
+    keep p-gateway-1 (running) after backend-1 started
+    keep p-pricing-1 (running)
+    ");
 }
 
 #[test]
 fn an_edited_service_alone_is_recreated() {
     let edited = shop().edit("backend", |service| service.document = json!({ "image": "backend", "environment": 1 }));
-    assert_snapshot!(edited.plan(&shop().up(), &Options::default()), @"");
+    assert_snapshot!(edited.plan(&shop().up(), &Options::default()), @r"
+    recreate p-backend-1 (config changed)
+    keep p-db-1 (running)
+    start p-backend-1 (config changed) after db-1 healthy
+    keep p-gateway-1 (running) after backend-1 started
+    keep p-pricing-1 (running)
+    ");
 }
 
 #[test]
@@ -315,16 +339,16 @@ fn each_difference_is_the_cause_it_is() {
             .collect();
         causes.join("; ")
     };
-    assert_snapshot!(cause(|one| one.config_hash = None), @"");
-    assert_snapshot!(cause(|one| one.image_id = Some("sha256:old".into())), @"");
-    assert_snapshot!(cause(|one| one.wasm_hash = Some("old".into())), @"");
-    assert_snapshot!(cause(|one| one.networks.clear()), @"");
-    assert_snapshot!(cause(|one| one.volumes.clear()), @"");
-    assert_snapshot!(cause(|one| one.state = RunState::Exited), @"");
-    assert_snapshot!(cause(|one| one.state = RunState::Created), @"");
-    assert_snapshot!(cause(|one| one.state = RunState::Paused), @"");
-    assert_snapshot!(cause(|one| one.kind = ExistingKind::Guest), @"");
-    assert_snapshot!(cause(|one| one.name = format!("0123456789ab_{}", one.name)), @"");
+    assert_snapshot!(cause(|one| one.config_hash = None), @"start p-gateway-1: config changed; start p-db-1: config changed");
+    assert_snapshot!(cause(|one| one.image_id = Some("sha256:old".into())), @"keep p-gateway-1: running; start p-db-1: image changed");
+    assert_snapshot!(cause(|one| one.wasm_hash = Some("old".into())), @"start p-gateway-1: config changed: x-wasm; keep p-db-1: running");
+    assert_snapshot!(cause(|one| one.networks.clear()), @"start p-gateway-1: network left: p_default; start p-db-1: network left: p_default");
+    assert_snapshot!(cause(|one| one.volumes.clear()), @"keep p-gateway-1: running; start p-db-1: volume not mounted: p_data");
+    assert_snapshot!(cause(|one| one.state = RunState::Exited), @"start p-gateway-1: exited; start p-db-1: exited");
+    assert_snapshot!(cause(|one| one.state = RunState::Created), @"start p-gateway-1: created; start p-db-1: created");
+    assert_snapshot!(cause(|one| one.state = RunState::Paused), @"keep p-gateway-1: paused; keep p-db-1: paused");
+    assert_snapshot!(cause(|one| one.kind = ExistingKind::Guest), @"start p-gateway-1: now beside Linux services; start p-db-1: now a Linux service");
+    assert_snapshot!(cause(|one| one.name = format!("0123456789ab_{}", one.name)), @"start p-gateway-1: left by an interrupted recreate; start p-db-1: left by an interrupted recreate");
 }
 
 #[test]
@@ -334,9 +358,9 @@ fn new_bytes_of_a_module_and_new_options_are_told_apart() {
     if let Some(Resolved::Wasm(module)) = rebuilt.resolution.get_mut("gateway") {
         module.digest = "1".repeat(64);
     }
-    assert_snapshot!(rebuilt.plan(&observed, &Options::default()).units[0], @"");
+    assert_snapshot!(rebuilt.plan(&observed, &Options::default()).units[0], @"recreate p-gateway-1 (module changed)");
     let options = Options { allow_egress: vec![("gateway".into(), "example.com:443".into())], ..Options::default() };
-    assert_snapshot!(shop().plan(&observed, &options).units[0], @"");
+    assert_snapshot!(shop().plan(&observed, &options).units[0], @"recreate p-gateway-1 (config changed: x-wasm)");
 }
 
 #[test]
@@ -344,19 +368,43 @@ fn forcing_is_for_the_named_and_never_recreating_for_all() {
     let edited = shop().edit("db", |service| service.document = json!("changed"));
     let observed = shop().up();
     let options = Options { services: vec!["backend".into()], recreate: Recreate::Always, ..Options::default() };
-    assert_snapshot!(edited.plan(&observed, &options), @"");
+    assert_snapshot!(edited.plan(&observed, &options), @r"
+    recreate p-db-1 (config changed)
+    recreate p-backend-1 (forced)
+    start p-db-1 (config changed)
+    start p-backend-1 (forced) after db-1 healthy
+    ");
     let options = Options { recreate: Recreate::Never, ..Options::default() };
-    assert_snapshot!(edited.plan(&observed, &options), @"");
+    assert_snapshot!(edited.plan(&observed, &options), @r"
+    keep p-db-1 (running)
+    keep p-backend-1 (running) after db-1 healthy
+    keep p-gateway-1 (running) after backend-1 started
+    keep p-pricing-1 (running)
+    ");
 }
 
 #[test]
 fn named_services_bring_what_they_depend_on_unless_told_otherwise() {
     let options = Options { services: vec!["backend".into()], ..Options::default() };
-    assert_snapshot!(shop().plan(&Observed::default(), &options), @"");
+    assert_snapshot!(shop().plan(&Observed::default(), &options), @r"
+    create network p_default (not found)
+    create volume p_data (not found)
+    create p-db-1 (not found)
+    create p-backend-1 (not found)
+    start p-db-1 (not found)
+    start p-backend-1 (not found) after db-1 healthy
+    ");
     let options = Options { dependencies: Dependencies::Skip, ..options };
-    assert_snapshot!(shop().plan(&Observed::default(), &options), @"");
+    assert_snapshot!(shop().plan(&Observed::default(), &options), @r"
+    create network p_default (not found)
+    create p-backend-1 (not found)
+    start p-backend-1 (not found)
+    ");
     let options = Options { no_start: true, ..options };
-    assert_snapshot!(shop().plan(&Observed::default(), &options), @"");
+    assert_snapshot!(shop().plan(&Observed::default(), &options), @r"
+    create network p_default (not found)
+    create p-backend-1 (not found)
+    ");
 }
 
 #[test]
@@ -364,21 +412,48 @@ fn replicas_grow_past_the_highest_number_and_shrink_from_the_outdated() {
     let web = |scale| world().linux("web").edit("web", |service| service.scale = scale);
     let mut observed = web(4).up();
     observed.instances.retain(|existing| existing.name != "p-web-2");
-    assert_snapshot!(web(5).plan(&observed, &Options::default()), @"");
+    assert_snapshot!(web(5).plan(&observed, &Options::default()), @r"
+    create p-web-5 (not found)
+    create p-web-6 (not found)
+    keep p-web-1 (running)
+    keep p-web-3 (running)
+    keep p-web-4 (running)
+    start p-web-5 (not found)
+    start p-web-6 (not found)
+    ");
     find(&mut observed, "p-web-1").config_hash = None;
-    assert_snapshot!(web(1).plan(&observed, &Options::default()), @"");
+    assert_snapshot!(web(1).plan(&observed, &Options::default()), @r"
+    remove p-web-1 (scaled down)
+    remove p-web-4 (scaled down)
+    keep p-web-3 (running)
+    ");
     let options = Options { scale: BTreeMap::from([("web".into(), 0)]), ..Options::default() };
-    assert_snapshot!(web(1).plan(&observed, &options), @"");
+    assert_snapshot!(web(1).plan(&observed, &options), @r"
+    remove p-web-1 (scaled down)
+    remove p-web-4 (scaled down)
+    remove p-web-3 (scaled down)
+    ");
 }
 
 #[test]
 fn orphans_are_named_or_removed_before_anything_is_made() {
     let observed = shop().up();
     let renamed = world().linux("store");
-    assert_snapshot!(renamed.plan(&observed, &Options::default()), @"");
+    assert_snapshot!(renamed.plan(&observed, &Options::default()), @r"
+    create p-store-1 (not found)
+    start p-store-1 (not found)
+    warning: Found orphan containers ([p-db-1 p-backend-1 p-gateway-1 p-pricing-1]) for this project. If you removed or renamed this service in your compose file, you can run this command with the --remove-orphans flag to clean it up.
+    ");
     let options = Options { orphans: Orphans::Remove, ..Options::default() };
     let removing = renamed.plan(&observed, &options);
-    assert_snapshot!(removing, @"");
+    assert_snapshot!(removing, @r"
+    remove p-db-1 (orphan)
+    remove p-backend-1 (orphan)
+    remove p-gateway-1 (orphan)
+    remove p-pricing-1 (orphan)
+    create p-store-1 (not found)
+    start p-store-1 (not found)
+    ");
     let create = removing.units.iter().find(|unit| matches!(unit.id, UnitId::Create(_))).unwrap();
     assert!(create.after.iter().any(|edge| edge.on == UnitId::Remove("p-db-1".into())));
 }
@@ -390,7 +465,7 @@ fn what_an_interrupted_recreate_left_is_cleared() {
     left.name = "0123456789ab_p-db-1".into();
     left.state = RunState::Created;
     observed.instances.push(left);
-    assert_snapshot!(shop().plan(&observed, &Options::default()).units[0], @"");
+    assert_snapshot!(shop().plan(&observed, &Options::default()).units[0], @"remove 0123456789ab_p-db-1 (left by an interrupted recreate)");
 }
 
 #[test]
@@ -398,7 +473,12 @@ fn a_changed_network_takes_everything_on_it_along() {
     let mut changed = world().linux("web").linux("other").joins("other", &["back"]);
     let observed = changed.up();
     changed.project.networks.get_mut("default").unwrap().document = json!("changed");
-    assert_snapshot!(changed.plan(&observed, &Options::default()), @"");
+    assert_snapshot!(changed.plan(&observed, &Options::default()), @r"
+    recreate network p_default (config changed)
+    recreate p-web-1 (network new: p_default)
+    start p-web-1 (network new: p_default)
+    keep p-other-1 (running)
+    ");
 }
 
 #[test]
@@ -406,7 +486,12 @@ fn external_objects_are_looked_for_and_foreign_ones_used_with_a_warning() {
     let mut world = world().linux("web").mounts("web", "data");
     world.project.networks.get_mut("default").unwrap().external = true;
     world.project.volumes.get_mut("data").unwrap().external = true;
-    assert_snapshot!(world.first(), @"");
+    assert_snapshot!(world.first(), @r"
+    find network p_default (external)
+    find volume p_data (external)
+    create p-web-1 (not found)
+    start p-web-1 (not found)
+    ");
     let found = Observed {
         networks: vec![ExistingNetwork {
             id: "1".into(),
@@ -424,10 +509,18 @@ fn external_objects_are_looked_for_and_foreign_ones_used_with_a_warning() {
         }],
         instances: Vec::new(),
     };
-    assert_snapshot!(world.plan(&found, &Options::default()), @"");
+    assert_snapshot!(world.plan(&found, &Options::default()), @r"
+    create p-web-1 (not found)
+    start p-web-1 (not found)
+    ");
     world.project.networks.get_mut("default").unwrap().external = false;
     world.project.volumes.get_mut("data").unwrap().external = false;
-    assert_snapshot!(world.plan(&found, &Options::default()), @"");
+    assert_snapshot!(world.plan(&found, &Options::default()), @r#"
+    create p-web-1 (not found)
+    start p-web-1 (not found)
+    warning: a network with name p_default exists but was not created for project "p". Set `external: true` to use an existing network
+    warning: volume "p_data" already exists but was not created for project "p". Use `external: true` to use an existing volume
+    "#);
 }
 
 #[test]
@@ -435,7 +528,13 @@ fn a_volume_that_differs_is_kept_for_its_data() {
     let mut changed = shop();
     let observed = changed.up();
     changed.project.volumes.get_mut("data").unwrap().document = json!("changed");
-    assert_snapshot!(changed.plan(&observed, &Options::default()), @"");
+    assert_snapshot!(changed.plan(&observed, &Options::default()), @r#"
+    keep p-db-1 (running)
+    keep p-backend-1 (running) after db-1 healthy
+    keep p-gateway-1 (running) after backend-1 started
+    keep p-pricing-1 (running)
+    warning: volume "p_data" exists but doesn't match configuration in compose file. It is kept, since recreating it would lose its data; `down -v` removes it
+    "#);
 }
 
 #[test]
@@ -450,7 +549,16 @@ fn dependents_that_ask_for_it_follow_a_recreate() {
     };
     let edited = tied().edit("db", |service| service.document = json!("changed"));
     let plan = edited.plan(&tied().up(), &Options::default());
-    assert_snapshot!(plan, @"");
+    assert_snapshot!(plan, @r"
+    recreate p-db-1 (config changed)
+    recreate p-backend-1 (`db` is recreated)
+    recreate p-sidecar-1 (`backend` is recreated)
+    start p-db-1 (config changed)
+    start p-backend-1 (`db` is recreated) after db-1 healthy
+    keep p-gateway-1 (running) after backend-1 started
+    keep p-pricing-1 (running)
+    start p-sidecar-1 (`backend` is recreated) after backend-1 started
+    ");
     let create = |name: &str| UnitId::Create(crate::model::InstanceName::new(name.into(), 1));
     assert!(plan.unit(&create("sidecar")).unwrap().after.iter().any(|edge| edge.on == create("backend")));
 }
@@ -458,12 +566,28 @@ fn dependents_that_ask_for_it_follow_a_recreate() {
 #[test]
 fn wasm_alone_lives_in_process_until_a_linux_service_joins() {
     let alone = world().wasm("a").wasm("b").mounts("a", "data");
-    assert_snapshot!(alone.first(), @"");
+    assert_snapshot!(alone.first(), @r"
+    create network p_default in process (not found)
+    create volume p_data in process (not found)
+    create p-a-1 (not found)
+    create p-b-1 (not found)
+    start p-a-1 (not found)
+    start p-b-1 (not found)
+    ");
     assert_eq!(
         alone.plan(&alone.up(), &Options::default()).to_string(),
         "keep p-a-1 (running)\nkeep p-b-1 (running)\n"
     );
-    assert_snapshot!(alone.clone().linux("c").plan(&alone.up(), &Options::default()), @"");
+    assert_snapshot!(alone.clone().linux("c").plan(&alone.up(), &Options::default()), @r"
+    create network p_default (not found)
+    create volume p_data (not found)
+    recreate p-a-1 (now beside Linux services)
+    recreate p-b-1 (now beside Linux services)
+    create p-c-1 (not found)
+    start p-a-1 (now beside Linux services)
+    start p-b-1 (now beside Linux services)
+    start p-c-1 (not found)
+    ");
 }
 
 #[test]
@@ -479,8 +603,31 @@ fn a_container_carries_the_labels_compose_reads() {
         assert_eq!(labels[label::CONFIG_HASH].len(), 64);
         lines.join("\n")
     };
-    assert_snapshot!(labels("p-backend-1"), @"");
-    assert_snapshot!(labels("p-gateway-1"), @"");
+    assert_snapshot!(labels("p-backend-1"), @r"
+    com.docker.compose.container-number=1
+    com.docker.compose.depends_on=db:service_healthy:false
+    com.docker.compose.image=sha256:backend
+    com.docker.compose.oneoff=False
+    com.docker.compose.project=p
+    com.docker.compose.project.config_files=/p/compose.yaml,/p/b.yaml
+    com.docker.compose.project.environment_file=/p/my.env
+    com.docker.compose.project.working_dir=/p
+    com.docker.compose.service=backend
+    com.docker.compose.version=2.40.3
+    ");
+    assert_snapshot!(labels("p-gateway-1"), @r"
+    com.docker.compose.container-number=1
+    com.docker.compose.depends_on=backend:service_started:false
+    com.docker.compose.image=sha256:0000000000000000000000000000000000000000000000000000000000000000
+    com.docker.compose.oneoff=False
+    com.docker.compose.project=p
+    com.docker.compose.project.config_files=/p/compose.yaml,/p/b.yaml
+    com.docker.compose.project.environment_file=/p/my.env
+    com.docker.compose.project.working_dir=/p
+    com.docker.compose.service=gateway
+    com.docker.compose.version=2.40.3
+    dev.wcompose.module=./gateway.wasm
+    ");
 }
 
 #[test]
@@ -512,9 +659,20 @@ fn a_guest_sees_links_to_what_it_depends_on() {
         let environment = &spec_of(&world.first(), "p-gateway-1").environment;
         environment.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("\n")
     };
-    assert_snapshot!(environment(&world), @"");
+    assert_snapshot!(environment(&world), @r"
+    MODE=test
+    PRICING_HOST=elsewhere
+    BACKEND_HOST=backend
+    BACKEND_PORT=9000
+    PRICING_PORT=8080
+    PRICING_URL=http://pricing:8080
+    DB_HOST=db
+    ");
     let off = WasmOptions { env_from_links: Some(false), ..WasmOptions::default() };
-    assert_snapshot!(environment(&world.edit("gateway", |service| service.wasm = Some(off))), @"");
+    assert_snapshot!(environment(&world.edit("gateway", |service| service.wasm = Some(off))), @r"
+    MODE=test
+    PRICING_HOST=elsewhere
+    ");
 }
 
 #[test]
@@ -527,10 +685,27 @@ fn down_goes_in_reverse_and_says_what_stays() {
     observed.instances.push(orphan);
     let shop = shop();
     let project = Target::Project(&shop.project);
-    assert_snapshot!(down(project, &observed, &DownOptions::default()), @"");
+    assert_snapshot!(down(project, &observed, &DownOptions::default()), @r"
+    remove p-gateway-1 (running)
+    remove p-backend-1 (running)
+    remove p-db-1 (running)
+    remove p-pricing-1 (running)
+    warning: containers of `run` are left: p-db-run-1; `--remove-orphans` removes them, too
+    warning: containers of services that are not declared are left: p-old-1; `--remove-orphans` removes them, too
+    warning: network p_default is left: p-db-run-1 still uses it
+    ");
     let all = DownOptions { volumes: true, remove_orphans: true, ..DownOptions::default() };
     let plan = down(project, &observed, &all);
-    assert_snapshot!(plan, @"");
+    assert_snapshot!(plan, @r"
+    remove p-gateway-1 (running)
+    remove p-backend-1 (running)
+    remove p-db-run-1 (one-off)
+    remove p-db-1 (running)
+    remove p-old-1 (orphan)
+    remove p-pricing-1 (running)
+    remove network p_default (down)
+    remove volume p_data (down)
+    ");
     let remove = |name: &str| plan.unit(&UnitId::Remove(name.into())).unwrap();
     assert_eq!(remove("p-db-1").after[0].on, UnitId::Remove("p-backend-1".into()));
     assert_eq!(carry_out(observed.clone(), &plan), Observed::default());
@@ -540,7 +715,7 @@ fn down_goes_in_reverse_and_says_what_stays() {
 #[test]
 fn down_of_a_service_leaves_the_rest() {
     let options = DownOptions { services: vec!["backend".into()], volumes: true, ..DownOptions::default() };
-    assert_snapshot!(down(Target::Labels, &shop().up(), &options), @"");
+    assert_snapshot!(down(Target::Labels, &shop().up(), &options), @"remove p-backend-1 (running)");
 }
 
 /// Services that depend on earlier ones only; each Linux or Wasm, on one of two networks, with one volume or none.
