@@ -1,4 +1,0 @@
-//! stub
-use super::args::Config; use super::outcome::Outcome; use super::settings::Settings;
-/// stub
-pub fn config(_: &Settings, _: &Config) -> Outcome { todo!() }
