@@ -4,6 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
+
 /// A file (or text) that was loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(pub u32);
@@ -136,5 +138,93 @@ impl Diagnostic {
     }
 }
 
-/// stub
-pub fn render(diagnostic: &Diagnostic, sources: &Sources, directory: &Path) -> String { let _ = (sources, directory); format!("{diagnostic:?}") }
+/// Whether rendered diagnostics carry terminal colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    /// ANSI colours.
+    Always,
+    /// Plain text.
+    Never,
+}
+
+/// Diagnostics as people read them: the message, `--> file:line:column`, the line with the place marked, hints.
+///
+/// One problem takes at most a dozen lines.
+pub fn render(diagnostics: &[Diagnostic], sources: &Sources, colour: Colour) -> String {
+    let renderer = match colour {
+        Colour::Always => Renderer::styled(),
+        Colour::Never => Renderer::plain(),
+    };
+    let mut text = String::new();
+    for diagnostic in diagnostics {
+        text.push_str(&renderer.render(&[report(diagnostic, sources)]));
+        text.push('\n');
+        for hint in elsewhere(diagnostic, sources).iter().chain(&diagnostic.hints) {
+            text.push_str("hint: ");
+            text.push_str(hint);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn report<'s>(diagnostic: &'s Diagnostic, sources: &'s Sources) -> Group<'s> {
+    let level = match diagnostic.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let group = level.primary_title(diagnostic.message.as_str());
+    let Some(span) = diagnostic.span else { return Group::with_title(group) };
+    let primary = mark(AnnotationKind::Primary, span, sources, diagnostic.label.as_deref());
+    let related = diagnostic.related.iter().filter(|(other, _)| other.file == span.file);
+    let marks = related.map(|(other, phrase)| mark(AnnotationKind::Context, *other, sources, Some(phrase)));
+    let snippet = Snippet::source(sources.text(span.file))
+        .path(sources.path(span.file).to_string_lossy())
+        .annotation(primary)
+        .annotations(marks);
+    group.element(snippet)
+}
+
+/// A mark on the first line of a span; values that go over many lines would hide the message.
+fn mark<'s>(kind: AnnotationKind, span: Span, sources: &Sources, label: Option<&'s str>) -> Annotation<'s> {
+    let text = sources.text(span.file);
+    let start = (span.start as usize).min(text.len());
+    let line_end = text[start..].find(['\n', '\r']).map_or(text.len(), |at| start + at);
+    let end = (span.end as usize).clamp(start, line_end);
+    let end = if end == start && start < line_end {
+        text[start..].chars().next().map_or(end, |c| start + c.len_utf8())
+    } else {
+        end
+    };
+    kind.span(start..end).label(label)
+}
+
+/// Related places in other files, as hints.
+fn elsewhere(diagnostic: &Diagnostic, sources: &Sources) -> Vec<String> {
+    let file = diagnostic.span.map(|span| span.file);
+    let other = diagnostic.related.iter().filter(|(span, _)| Some(span.file) != file);
+    other
+        .map(|(span, phrase)| {
+            let Location { path, line, column } = sources.location(*span);
+            format!("{phrase}: {}:{line}:{column}", path.display())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_shows_its_line() {
+        let mut sources = Sources::default();
+        let text = "services:\n  web:\n    imgae: nginx\n";
+        let file = sources.add("compose.yaml", text);
+        let start = u32::try_from(text.find("imgae").expect("it is there")).expect("small");
+        let diagnostic =
+            Diagnostic::error(Span { file, start, end: start + 5 }, "unknown key `imgae` in service `web`")
+                .label("not a key")
+                .hint("did you mean `image`?");
+        insta::assert_snapshot!(render(&[diagnostic], &sources, Colour::Never), @"");
+    }
+}

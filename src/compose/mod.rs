@@ -1,14 +1,492 @@
-//! stub
-#![allow(missing_docs)]
+//! Compose files → [`Project`]: one function, [`load`], that lists the phases.
+//!
+//! Per file *parse → interpolate → canon → include → extends → merge*, then once *decode → resolve*. The loader is told
+//! everything it depends on in [`Options`] and reads through [`Files`]; it never asks the process for its environment.
+//! It reports all that is wrong at once, each with its place, and knows nothing of plans and engines.
+
+mod canon;
+mod consistency;
+mod decode;
+mod document;
+mod dotenv;
+mod extends;
+pub mod files;
+mod include;
+mod interpolate;
+mod locate;
+mod merge;
+mod node;
+pub mod print;
+mod resolve;
+mod spec;
+mod values;
+mod words;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use crate::diag::{Diagnostic, Sources};
+use std::path::{Path as FilePath, PathBuf};
+
+use indexmap::IndexMap;
+use serde_json::Value;
+
+pub use files::{Disk, Files, Memory};
+pub use interpolate::{Environment, Reference};
+
+use crate::diag::{Diagnostic, FileId, Severity, Sources};
 use crate::model::Project;
-pub struct Disk;
-pub struct Options { pub directory: PathBuf, pub files: Vec<String>, pub stdin: Option<String>, pub project_directory: Option<PathBuf>, pub project_name: Option<String>, pub profiles: Vec<String>, pub env_files: Vec<String>, pub environment: BTreeMap<String, String> }
-#[derive(Debug)]
-pub struct Loaded { pub project: Project, pub sources: Sources, pub warnings: Vec<Diagnostic> }
-#[derive(Debug)]
-pub struct LoadError { pub diagnostics: Vec<Diagnostic>, pub sources: Sources, pub directory: PathBuf }
-impl LoadError { pub fn is_no_file(&self) -> bool { false } }
-pub fn load(_: &Options, _: &Disk) -> Result<Loaded, LoadError> { todo!() }
+use document::{Printer, Scope};
+use locate::{Chosen, Located};
+use merge::Directives;
+use node::{Data, Node, Path};
+
+/// Everything the loader depends on.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Options {
+    /// Working directory of the command, absolute.
+    pub directory: PathBuf,
+    /// `-f`, in order, as given; empty means discovery.
+    pub files: Vec<String>,
+    /// Text of standard input, when a file is `-`.
+    pub stdin: Option<String>,
+    /// `--project-directory`.
+    pub project_directory: Option<PathBuf>,
+    /// `-p`.
+    pub project_name: Option<String>,
+    /// `--profile`.
+    pub profiles: Vec<String>,
+    /// `--env-file`.
+    pub env_files: Vec<String>,
+    /// The command's environment.
+    pub environment: BTreeMap<String, String>,
+    /// Stages that are switched off.
+    pub without: Without,
+    /// Services that are wanted although no profile enables them.
+    pub enable: Vec<String>,
+}
+
+/// Stages of loading that `config` can switch off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Without {
+    /// `--no-interpolate`.
+    pub interpolation: bool,
+    /// `--no-normalize`.
+    pub normalization: bool,
+    /// `--no-path-resolution`.
+    pub paths: bool,
+    /// `--no-consistency`.
+    pub consistency: bool,
+}
+
+/// What a load gives.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The project.
+    pub project: Project,
+    /// The texts it came from, for messages.
+    pub sources: Sources,
+    /// What is doubtful in them.
+    pub warnings: Vec<Diagnostic>,
+    /// The variables the files saw.
+    pub environment: Environment,
+}
+
+/// Why a load failed.
+#[derive(Debug, Clone)]
+pub struct LoadError {
+    /// All that is wrong, and what is doubtful, in the order of the files.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The texts the diagnostics point into.
+    pub sources: Sources,
+}
+
+/// The canonical document before it is decoded, with what `config` prints beside it.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// The document. With interpolation switched off, values are as written.
+    pub document: Value,
+    /// The variables the files refer to.
+    pub references: BTreeMap<String, Reference>,
+    /// The variables the files saw.
+    pub environment: Environment,
+    /// The texts it came from.
+    pub sources: Sources,
+    /// What is doubtful in them.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Loads a project.
+pub fn load(options: &Options, files: &dyn Files) -> Result<Loaded, LoadError> {
+    let mut loader = Loader::new(options, files);
+    let loaded = run(&mut loader, options);
+    loader.finish(loaded, |(project, environment), sources, warnings| Loaded {
+        project,
+        sources,
+        warnings,
+        environment,
+    })
+}
+
+/// Loads the document alone, as `config --no-interpolate` and `config --variables` need it: nothing is decoded, no
+/// service is left out.
+pub fn model(options: &Options, files: &dyn Files) -> Result<Model, LoadError> {
+    let mut loader = Loader::new(options, files);
+    let model = run_model(&mut loader, options);
+    loader.finish(model, |(document, references, environment), sources, warnings| Model {
+        document,
+        references,
+        environment,
+        sources,
+        warnings,
+    })
+}
+
+/// The phases, in order.
+fn run(loader: &mut Loader<'_>, options: &Options) -> Option<(Project, Environment)> {
+    let mut located = locate::locate(loader, options)?;
+    let files = loader.open_all(&located)?;
+    let name = loader.project_name(&files, &mut located, options)?;
+    let directory = located.directory.clone();
+    let trail: Vec<_> = files.iter().take(1).map(|(path, _)| path.clone()).collect();
+    let mut root = loader.model(&files, &directory, &located.environment, &trail)?;
+    if !options.without.normalization {
+        resolve::normalize(&mut root, &name, &located.environment);
+    }
+    loader.sound()?;
+    let mut profiles = options.profiles.clone();
+    if profiles.is_empty() {
+        let listed = located.environment.get("COMPOSE_PROFILES").cloned().unwrap_or_default();
+        profiles = listed.split(',').map(|profile| profile.trim().to_owned()).collect();
+    }
+    let mut document = Printer { diagnostics: &mut loader.diagnostics, scope: Scope::Whole }.record(
+        &root,
+        &spec::FILE,
+        &Path::root(),
+    )?;
+    let enabled = consistency::enabled(&root, &profiles, &options.enable);
+    if !options.without.consistency {
+        consistency::check(&root, &enabled, &mut loader.diagnostics);
+    }
+    decode::environment_files(loader, &mut document, &root, &enabled, &located.environment);
+    loader.sound()?;
+    let project = decode::project(
+        decode::Parts {
+            name,
+            located: &located,
+            files: &files,
+            document,
+            root: &root,
+            enabled: &enabled,
+            home: loader.home(),
+        },
+        &mut loader.diagnostics,
+    );
+    Some((project, located.environment))
+}
+
+type RawModel = (Value, BTreeMap<String, Reference>, Environment);
+
+fn run_model(loader: &mut Loader<'_>, options: &Options) -> Option<RawModel> {
+    loader.without.interpolation = true;
+    let mut located = locate::locate(loader, options)?;
+    let files = loader.open_all(&located)?;
+    let name = loader.project_name(&files, &mut located, options)?;
+    let directory = located.directory.clone();
+    let trail: Vec<_> = files.iter().take(1).map(|(path, _)| path.clone()).collect();
+    let mut root = loader.model(&files, &directory, &located.environment, &trail)?;
+    let mut references = BTreeMap::new();
+    interpolate::references(&root, &mut references);
+    if !options.without.normalization {
+        resolve::normalize(&mut root, &name, &located.environment);
+    }
+    Some((root.raw(), references, located.environment))
+}
+
+/// What the phases share.
+pub(crate) struct Loader<'f> {
+    files: &'f dyn Files,
+    sources: Sources,
+    diagnostics: Vec<Diagnostic>,
+    without: Without,
+    directory: PathBuf,
+    home: Option<PathBuf>,
+    stdin: Option<String>,
+    opened: IndexMap<PathBuf, FileId>,
+    /// The variables at work while a document is read.
+    environment: Environment,
+}
+
+impl<'f> Loader<'f> {
+    fn new(options: &Options, files: &'f dyn Files) -> Self {
+        Self {
+            files,
+            sources: Sources::default(),
+            diagnostics: Vec::new(),
+            without: options.without,
+            directory: options.directory.clone(),
+            home: options.environment.get("HOME").filter(|home| !home.is_empty()).map(PathBuf::from),
+            stdin: options.stdin.clone(),
+            opened: IndexMap::new(),
+            environment: Environment::new(),
+        }
+    }
+
+    fn finish<T, L>(
+        mut self,
+        result: Option<T>,
+        loaded: impl FnOnce(T, Sources, Vec<Diagnostic>) -> L,
+    ) -> Result<L, LoadError> {
+        let mut seen: Vec<Diagnostic> = Vec::new();
+        self.diagnostics.sort_by_key(|diagnostic| diagnostic.span);
+        for diagnostic in self.diagnostics {
+            let warned = |earlier: &Diagnostic| {
+                diagnostic.severity == Severity::Warning && earlier.message == diagnostic.message
+            };
+            if !seen.iter().any(|earlier| *earlier == diagnostic || warned(earlier)) {
+                seen.push(diagnostic);
+            }
+        }
+        match result {
+            Some(result) if !seen.iter().any(|diagnostic| diagnostic.severity == Severity::Error) => {
+                Ok(loaded(result, self.sources, seen))
+            }
+            _ => Err(LoadError { diagnostics: seen, sources: self.sources }),
+        }
+    }
+
+    /// Nothing when an error was found so far: what follows would only repeat it in other words.
+    fn sound(&self) -> Option<()> {
+        let error = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;
+        (!self.diagnostics.iter().any(error)).then_some(())
+    }
+
+    fn home(&self) -> Option<PathBuf> {
+        self.home.clone()
+    }
+
+    fn expand_home(&self, path: &str) -> String {
+        resolve::expand_home(path, self.home.as_deref())
+    }
+
+    /// A path as messages show it: relative to the working directory when it lies beneath.
+    fn shown(&self, path: &FilePath) -> PathBuf {
+        path.strip_prefix(&self.directory).unwrap_or(path).to_owned()
+    }
+
+    fn open(&mut self, path: &FilePath, place: Option<&Node>) -> Option<FileId> {
+        self.open_as(path, place, "file")
+    }
+
+    /// Reads a file once; what cannot be read is reported where it is named.
+    fn open_as(&mut self, path: &FilePath, place: Option<&Node>, what: &str) -> Option<FileId> {
+        if let Some(id) = self.opened.get(path) {
+            return Some(*id);
+        }
+        let shown = self.shown(path);
+        match self.files.read(path) {
+            Ok(text) => {
+                let id = self.sources.add(shown, text);
+                self.opened.insert(path.to_owned(), id);
+                Some(id)
+            }
+            Err(error) => {
+                let reason = match error.kind() {
+                    std::io::ErrorKind::NotFound => format!("the {what} `{}` does not exist", shown.display()),
+                    std::io::ErrorKind::InvalidData => format!("the {what} `{}` is not UTF-8 text", shown.display()),
+                    _ if self.files.kind(path) == Some(files::Kind::Directory) => {
+                        format!("the {what} `{}` is a directory", shown.display())
+                    }
+                    _ => format!("cannot read the {what} `{}`: {error}", shown.display()),
+                };
+                self.diagnostics.push(match place {
+                    Some(node) => node.error(reason),
+                    None => Diagnostic::error(None, reason),
+                });
+                None
+            }
+        }
+    }
+
+    fn open_all(&mut self, located: &Located) -> Option<Vec<(PathBuf, FileId)>> {
+        let mut files = Vec::new();
+        for file in &located.files {
+            match file {
+                Chosen::File(path) => files.push((path.clone(), self.open(path, None)?)),
+                Chosen::Stdin => {
+                    let Some(text) = self.stdin.take() else {
+                        self.diagnostics.push(Diagnostic::error(None, "`-f -` needs a compose file on standard input"));
+                        return None;
+                    };
+                    files.push((located.directory.join("-"), self.sources.add("<stdin>", text)));
+                }
+            }
+        }
+        Some(files)
+    }
+
+    /// The project's name: given, from the environment, from the files, from the folder. Sets `COMPOSE_PROJECT_NAME`.
+    fn project_name(
+        &mut self,
+        files: &[(PathBuf, FileId)],
+        located: &mut Located,
+        options: &Options,
+    ) -> Option<String> {
+        let given = options
+            .project_name
+            .clone()
+            .filter(|name| !name.is_empty())
+            .or_else(|| located.environment.get("COMPOSE_PROJECT_NAME").filter(|name| !name.is_empty()).cloned());
+        let name =
+            match given {
+                Some(name) => {
+                    if name != values::project_name(&name) {
+                        self.diagnostics.push(Diagnostic::error(None, format!("`{name}` is not a project name")).hint(
+                            "it takes lower-case letters, digits, `-` and `_`, and begins with a letter or digit",
+                        ));
+                        return None;
+                    }
+                    name
+                }
+                None => {
+                    let named = self.name_in(files, &located.environment).map(|name| values::project_name(&name));
+                    let folder = located.directory.file_name().map(|name| name.to_string_lossy().into_owned());
+                    named.unwrap_or_else(|| values::project_name(&folder.unwrap_or_default()))
+                }
+            };
+        if name.is_empty() {
+            self.diagnostics
+                .push(Diagnostic::error(None, "the project has no name").hint("give it one with `-p`, or `name:`"));
+            return None;
+        }
+        located.environment.insert("COMPOSE_PROJECT_NAME".into(), name.clone());
+        Some(name)
+    }
+
+    fn name_in(&mut self, files: &[(PathBuf, FileId)], environment: &Environment) -> Option<String> {
+        let mut found = None;
+        for (_, id) in files {
+            for mut document in yaml::parse(*id, self.sources.text(*id)).unwrap_or_default() {
+                if let Some(name) = document.get_mut("name") {
+                    if !self.without.interpolation {
+                        interpolate::interpolate(name, environment, &mut Vec::new());
+                    }
+                    found = name.as_text().filter(|name| !name.is_empty()).map(str::to_owned).or(found);
+                }
+            }
+        }
+        found
+    }
+
+    /// The documents of a file, in long form: parse → interpolate → canon, and a check of each alone.
+    fn documents(&mut self, id: FileId) -> Option<Vec<Node>> {
+        let mut documents = match yaml::parse(id, self.sources.text(id)) {
+            Ok(documents) => documents,
+            Err(diagnostic) => {
+                self.diagnostics.push(diagnostic);
+                return None;
+            }
+        };
+        for document in &mut documents {
+            if document.as_map().is_none() {
+                self.diagnostics.push(
+                    document
+                        .error("a compose file must be a mapping")
+                        .label(format!("this is {}", document.describe()))
+                        .hint("begin it with `services:`"),
+                );
+                return None;
+            }
+            if !self.without.interpolation {
+                interpolate::interpolate(document, &self.environment, &mut self.diagnostics);
+            }
+            let uninterpolated = self.without.interpolation;
+            canon::canonical(document, &mut canon::Canon { diagnostics: &mut self.diagnostics, uninterpolated });
+            if !uninterpolated {
+                check_part(document, &mut self.diagnostics);
+            }
+            if let Some(map) = document.as_map_mut()
+                && let Some((key, _)) = map.shift_remove_entry("version")
+            {
+                self.diagnostics.push(Diagnostic::warning(key.span, "`version` is obsolete and ignored; remove it"));
+            }
+        }
+        Some(documents)
+    }
+
+    /// Files that belong together, merged, with their defaults, paths and environment.
+    fn model(
+        &mut self,
+        files: &[(PathBuf, FileId)],
+        folder: &FilePath,
+        environment: &Environment,
+        trail: &[PathBuf],
+    ) -> Option<Node> {
+        let outer = std::mem::replace(&mut self.environment, environment.clone());
+        let mut whole = None;
+        let mut complete = true;
+        for (path, id) in files {
+            let Some(documents) = self.documents(*id) else {
+                complete = false;
+                continue;
+            };
+            for mut document in documents {
+                include::apply(self, &mut document, folder, environment, trail);
+                extends::apply(self, &mut document, path, folder);
+                merge_into(&mut whole, document, &mut self.diagnostics);
+            }
+        }
+        self.environment = outer;
+        let mut whole: Node = match whole {
+            Some(whole) if complete => whole,
+            None if complete => {
+                self.diagnostics
+                    .push(Diagnostic::error(None, "the compose file is empty").hint("begin it with `services:`"));
+                return None;
+            }
+            _ => return None,
+        };
+        if !self.without.interpolation || !self.without.normalization {
+            resolve::defaults(&mut whole);
+        }
+        consistency::check_model(&whole, &mut self.diagnostics);
+        if !self.without.paths {
+            let home = self.home();
+            resolve::paths(&mut whole, folder, home.as_deref(), self.files);
+        }
+        resolve::environment(&mut whole, environment);
+        Some(whole)
+    }
+}
+
+fn check_part(document: &Node, diagnostics: &mut Vec<Diagnostic>) {
+    let mut settled = document.clone();
+    merge::settle(&mut settled);
+    Printer { diagnostics, scope: Scope::Part }.record(&settled, &spec::FILE, &Path::root());
+    if let Some(services) = settled.get("services").and_then(Node::as_map) {
+        for (key, service) in services {
+            if let Some(wasm) = service.get("x-wasm") {
+                let path = Path::root().key("services").key(key.text.clone()).key("x-wasm");
+                if matches!(wasm.data, Data::Null) {
+                    continue;
+                }
+                Printer { diagnostics, scope: Scope::Part }.record(wasm, &spec::WASM, &path);
+            }
+        }
+    }
+}
+
+fn merge_into(whole: &mut Option<Node>, document: Node, diagnostics: &mut Vec<Diagnostic>) {
+    match whole {
+        None => {
+            let mut document = document;
+            merge::settle(&mut document);
+            *whole = Some(document);
+        }
+        Some(whole) => {
+            merge::merge(whole, document, &Path::root(), Directives::Settle, diagnostics);
+            merge::settle(whole);
+        }
+    }
+}

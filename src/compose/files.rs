@@ -1,0 +1,90 @@
+//! Where the loader reads: the disk, or a table in memory for tests. Nothing else of the loader touches a file.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+/// Reads files for the loader.
+pub trait Files {
+    /// The text of a file.
+    fn read(&self, path: &Path) -> io::Result<String>;
+    /// What is at a path, links followed.
+    fn kind(&self, path: &Path) -> Option<Kind>;
+    /// The path without symbolic links; the path itself where that cannot be told.
+    fn real(&self, path: &Path) -> PathBuf;
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A file, or something that reads as one.
+    File,
+    /// A directory.
+    Directory,
+}
+
+/// The file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Disk;
+
+impl Files for Disk {
+    fn read(&self, path: &Path) -> io::Result<String> {
+        std::fs::read_to_string(path)
+    }
+
+    fn kind(&self, path: &Path) -> Option<Kind> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(if metadata.is_dir() { Kind::Directory } else { Kind::File })
+    }
+
+    fn real(&self, path: &Path) -> PathBuf {
+        std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+    }
+}
+
+/// Files by their absolute path.
+#[derive(Debug, Clone, Default)]
+pub struct Memory(pub BTreeMap<PathBuf, String>);
+
+impl Memory {
+    /// Files with their texts.
+    pub fn new<P: Into<PathBuf>, T: Into<String>>(files: impl IntoIterator<Item = (P, T)>) -> Self {
+        Self(files.into_iter().map(|(path, text)| (path.into(), text.into())).collect())
+    }
+}
+
+impl Files for Memory {
+    fn read(&self, path: &Path) -> io::Result<String> {
+        match self.kind(path) {
+            Some(Kind::Directory) => Err(io::ErrorKind::IsADirectory.into()),
+            _ => self.0.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn kind(&self, path: &Path) -> Option<Kind> {
+        if self.0.contains_key(path) {
+            return Some(Kind::File);
+        }
+        self.0.keys().any(|file| file.starts_with(path)).then_some(Kind::Directory)
+    }
+
+    fn real(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+}
+
+/// `base` joined with `path`, without `.` and `..`, as Go's `filepath.Join` has it.
+pub fn join(base: &Path, path: impl AsRef<Path>) -> PathBuf {
+    let mut joined = PathBuf::new();
+    for component in base.join(path.as_ref()).components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(joined.components().next_back(), Some(Component::Normal(_))) => {
+                joined.pop();
+            }
+            Component::ParentDir if joined.has_root() => {}
+            component => joined.push(component),
+        }
+    }
+    joined
+}

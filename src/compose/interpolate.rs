@@ -1,0 +1,282 @@
+//! `${VAR…}` in scalars.
+//!
+//! `$VAR`, `${VAR}`, `${VAR:-word}`, `${VAR-word}`, `${VAR:?word}`, `${VAR?word}`, `${VAR:+word}`, `${VAR+word}`, `$$`
+//! (compose specification, "Interpolation"); words nest. A `$` before anything else stays as it is. Knows nothing of
+//! the keys it walks over: a value that must be a number is read as one where it is decoded.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::node::{Data, Node};
+use crate::diag::{Diagnostic, Span};
+
+/// The variables a project sees.
+pub type Environment = BTreeMap<String, String>;
+
+/// A reference to a variable in a text, as `config --variables` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reference {
+    /// The variable.
+    pub name: String,
+    /// What stands in for it when it is unset.
+    pub default: String,
+    /// What stands in for it when it is set.
+    pub alternate: String,
+    /// Loading fails without it.
+    pub required: bool,
+}
+
+/// Why a text cannot be interpolated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// `${` without a name or without its end.
+    Malformed,
+    /// `${VAR:?reason}`.
+    Required {
+        /// The variable.
+        name: String,
+        /// What the file says about it.
+        reason: String,
+    },
+}
+
+/// Replaces the variables in all scalars below `node`.
+pub fn interpolate(node: &mut Node, environment: &Environment, diagnostics: &mut Vec<Diagnostic>) {
+    match &mut node.data {
+        Data::Text(text) if text.contains('$') => {
+            let mut seen = Seen::default();
+            match substitute(text, &|name| environment.get(name).cloned(), &mut seen) {
+                Ok(replaced) => {
+                    for name in seen.blank {
+                        diagnostics.push(unset(node.span, &name));
+                    }
+                    *text = replaced;
+                    node.variables = seen.used.into();
+                }
+                Err(fault) => diagnostics.push(fault.diagnostic(node.span, text)),
+            }
+        }
+        Data::List(list) => list.iter_mut().for_each(|node| interpolate(node, environment, diagnostics)),
+        Data::Map(map) => map.values_mut().for_each(|node| interpolate(node, environment, diagnostics)),
+        _ => {}
+    }
+}
+
+fn unset(span: Span, name: &str) -> Diagnostic {
+    Diagnostic::warning(span, format!("the variable `{name}` is not set; an empty string takes its place"))
+}
+
+impl Fault {
+    /// The fault as an error at a place.
+    pub fn diagnostic(&self, span: Span, text: &str) -> Diagnostic {
+        match self {
+            Self::Malformed => Diagnostic::error(span, format!("`{}` is not a valid interpolation", text.trim_end()))
+                .hint("write `${NAME}` or `${NAME:-default}`; a literal `$` is written `$$`"),
+            Self::Required { name, reason } if reason.is_empty() => {
+                Diagnostic::error(span, format!("the variable `{name}` is required and has no value"))
+                    .hint(format!("set `{name}` in the environment or in `.env`"))
+            }
+            Self::Required { name, reason } => {
+                Diagnostic::error(span, format!("the variable `{name}` is required and has no value: {reason}"))
+                    .hint(format!("set `{name}` in the environment or in `.env`"))
+            }
+        }
+    }
+}
+
+/// What a substitution came across.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Variables with their values.
+    pub used: Vec<(String, Option<String>)>,
+    /// Unset variables that had nothing to stand in for them.
+    pub blank: Vec<String>,
+}
+
+/// Replaces the variables in a text.
+pub fn substitute(text: &str, lookup: &dyn Fn(&str) -> Option<String>, seen: &mut Seen) -> Result<String, Fault> {
+    let mut result = String::with_capacity(text.len());
+    for part in parts(text)? {
+        match part {
+            Part::Literal(literal) => result.push_str(literal),
+            Part::Variable { name, operation } => {
+                let value = lookup(name);
+                if !seen.used.iter().any(|(used, _)| used == name) {
+                    seen.used.push((name.to_owned(), value.clone()));
+                }
+                let Some(Operation { empty_counts, action, word }) = operation else {
+                    if value.is_none() {
+                        seen.blank.push(name.to_owned());
+                    }
+                    result.push_str(value.as_deref().unwrap_or(""));
+                    continue;
+                };
+                let word = substitute(word, lookup, seen)?;
+                let given = value.as_deref().is_some_and(|value| !empty_counts || !value.is_empty());
+                match (action, given) {
+                    (Action::Default, false) | (Action::Alternate, true) => result.push_str(&word),
+                    (Action::Require, false) => {
+                        return Err(Fault::Required { name: name.to_owned(), reason: word });
+                    }
+                    (Action::Default | Action::Require, true) => result.push_str(value.as_deref().unwrap_or("")),
+                    (Action::Alternate, false) => result.push_str(value.as_deref().unwrap_or("")),
+                }
+            }
+        }
+    }
+    Ok(result)
+}
+
+/// All references in the scalars below `node`, by name.
+pub fn references(node: &Node, found: &mut BTreeMap<String, Reference>) {
+    match &node.data {
+        Data::Text(text) => references_in(text, found),
+        Data::List(list) => list.iter().for_each(|node| references(node, found)),
+        Data::Map(map) => map.values().for_each(|node| references(node, found)),
+        _ => {}
+    }
+}
+
+fn references_in(text: &str, found: &mut BTreeMap<String, Reference>) {
+    for part in parts(text).unwrap_or_default() {
+        let Part::Variable { name, operation } = part else { continue };
+        let mut reference = Reference { name: name.to_owned(), ..Reference::default() };
+        if let Some(operation) = operation {
+            match operation.action {
+                Action::Default => reference.default = operation.word.to_owned(),
+                Action::Alternate => reference.alternate = operation.word.to_owned(),
+                Action::Require => reference.required = true,
+            }
+            references_in(operation.word, found);
+        }
+        found.entry(name.to_owned()).or_insert(reference);
+    }
+}
+
+enum Part<'t> {
+    Literal(&'t str),
+    Variable { name: &'t str, operation: Option<Operation<'t>> },
+}
+
+struct Operation<'t> {
+    /// With a colon: an empty value is as good as none.
+    empty_counts: bool,
+    action: Action,
+    word: &'t str,
+}
+
+#[derive(Clone, Copy)]
+enum Action {
+    Default,
+    Require,
+    Alternate,
+}
+
+fn parts(text: &str) -> Result<Vec<Part<'_>>, Fault> {
+    let (mut parts, mut rest) = (Vec::new(), text);
+    while let Some(at) = rest.find('$') {
+        parts.push(Part::Literal(&rest[..at]));
+        let after = &rest[at + 1..];
+        if let Some(tail) = after.strip_prefix('$') {
+            parts.push(Part::Literal("$"));
+            rest = tail;
+        } else if let Some(inside) = after.strip_prefix('{') {
+            let end = closing_brace(inside).ok_or(Fault::Malformed)?;
+            parts.push(braced(&inside[..end])?);
+            rest = &inside[end + 1..];
+        } else {
+            let length = name_length(after);
+            if length == 0 {
+                parts.push(Part::Literal("$"));
+            } else {
+                parts.push(Part::Variable { name: &after[..length], operation: None });
+            }
+            rest = &after[length..];
+        }
+    }
+    parts.push(Part::Literal(rest));
+    Ok(parts)
+}
+
+/// The brace that closes an open one, braces in between paired; failing that, the last one there is.
+fn closing_brace(text: &str) -> Option<usize> {
+    let mut depth = 1;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(at);
+        }
+    }
+    text.rfind('}')
+}
+
+fn braced(text: &str) -> Result<Part<'_>, Fault> {
+    let length = name_length(text);
+    let (name, rest) = text.split_at(length);
+    if name.is_empty() {
+        return Err(Fault::Malformed);
+    }
+    if rest.is_empty() {
+        return Ok(Part::Variable { name, operation: None });
+    }
+    let (empty_counts, rest) = rest.strip_prefix(':').map_or((false, rest), |rest| (true, rest));
+    let mut characters = rest.chars();
+    let action = match characters.next() {
+        Some('-') => Action::Default,
+        Some('?') => Action::Require,
+        Some('+') => Action::Alternate,
+        _ => return Err(Fault::Malformed),
+    };
+    Ok(Part::Variable { name, operation: Some(Operation { empty_counts, action, word: characters.as_str() }) })
+}
+
+fn name_length(text: &str) -> usize {
+    let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
+    if starts { end } else { 0 }
+}
+
+/// The variables of two values one was made of.
+pub fn joined(a: &Node, b: &Node) -> Rc<[(String, Option<String>)]> {
+    a.variables.iter().chain(b.variables.iter()).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(text: &str) -> String {
+        let lookup = |name: &str| match name {
+            "SET" => Some("value".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        match substitute(text, &lookup, &mut Seen::default()) {
+            Ok(text) => text,
+            Err(fault) => format!("{fault:?}"),
+        }
+    }
+
+    #[test]
+    fn every_form() {
+        for (text, wanted) in [
+            ("$SET-${SET}", "value-value"),
+            ("${UNSET:-a}${EMPTY:-b}${EMPTY-c}", "ab"),
+            ("${UNSET-${EMPTY:-${SET}}}", "value"),
+            ("${SET:+a}${EMPTY:+b}${EMPTY+c}", "ac"),
+            ("$$SET $1 $", "$SET $1 $"),
+            ("${UNSET:-{\"a\": {}}}", "{\"a\": {}}"),
+            ("${UNSET:-a:?b}", "a:?b"),
+            ("${EMPTY:?must be $SET}", "Required { name: \"EMPTY\", reason: \"must be value\" }"),
+            ("${}", "Malformed"),
+            ("${a.b}", "Malformed"),
+            ("${SET", "Malformed"),
+        ] {
+            assert_eq!(run(text), wanted, "{text}");
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The tree a compose file is until it is decoded: scalars, lists and maps that know where they stand in the files.
+//!
+//! Knows nothing of YAML syntax and nothing of compose's vocabulary. Every node and every key carries its [`Span`];
+//! phases rewrite values and keep spans, so that whatever is found wrong later still points at what was typed.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::rc::Rc;
+
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use crate::diag::{Diagnostic, Span};
+
+/// A value of a compose file and its place.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Where it stands.
+    pub span: Span,
+    /// What compose is told to do with it while merging.
+    pub directive: Directive,
+    /// The variables its text came from, with their values; empty for most.
+    pub variables: Rc<[(String, Option<String>)]>,
+    /// The value.
+    pub data: Data,
+}
+
+/// The tags compose gives a meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Directive {
+    /// No tag: merged by the rules.
+    #[default]
+    Merge,
+    /// `!reset`: what is merged so far is dropped, and this too.
+    Reset,
+    /// `!override`: what is merged so far is dropped, this stays.
+    Override,
+}
+
+/// The kinds of values.
+#[derive(Debug, Clone)]
+pub enum Data {
+    /// `null`, `~`, nothing.
+    Null,
+    /// `true`, `false`.
+    Bool(bool),
+    /// A whole number.
+    Int(i128),
+    /// Any other number.
+    Float(f64),
+    /// A date, which YAML 1.1 makes of `2024-01-02`; nothing in compose takes one.
+    Date(String),
+    /// Text.
+    Text(String),
+    /// A list.
+    List(Vec<Node>),
+    /// A mapping, in the order of the file.
+    Map(Map),
+}
+
+/// The mapping of a node.
+pub type Map = IndexMap<Key, Node>;
+
+/// A key and its place; compared by its text alone.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// The key.
+    pub text: Rc<str>,
+    /// Where it stands.
+    pub span: Span,
+}
+
+impl Key {
+    /// A key at a place.
+    pub fn new(text: impl Into<Rc<str>>, span: Span) -> Self {
+        Self { text: text.into(), span }
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Node {
+    /// A value at a place.
+    pub fn new(span: Span, data: Data) -> Self {
+        Self { span, directive: Directive::Merge, variables: Rc::new([]), data }
+    }
+
+    /// Text at a place.
+    pub fn text(span: Span, text: impl Into<String>) -> Self {
+        Self::new(span, Data::Text(text.into()))
+    }
+
+    /// A mapping at a place, its keys standing there too.
+    pub fn map<'k>(span: Span, entries: impl IntoIterator<Item = (&'k str, Node)>) -> Self {
+        Self::new(span, Data::Map(entries.into_iter().map(|(key, node)| (Key::new(key, span), node)).collect()))
+    }
+
+    /// Another value that stands where this one stands and came from the same variables.
+    pub fn at(&self, data: Data) -> Self {
+        Self { span: self.span, directive: Directive::Merge, variables: self.variables.clone(), data }
+    }
+
+    /// The mapping, if it is one.
+    pub fn as_map(&self) -> Option<&Map> {
+        match &self.data {
+            Data::Map(map) => Some(map),
+            _ => None,
+        }
+    }
+
+    /// The mapping, if it is one.
+    pub fn as_map_mut(&mut self) -> Option<&mut Map> {
+        match &mut self.data {
+            Data::Map(map) => Some(map),
+            _ => None,
+        }
+    }
+
+    /// The list, if it is one.
+    pub fn as_list(&self) -> Option<&[Node]> {
+        match &self.data {
+            Data::List(list) => Some(list),
+            _ => None,
+        }
+    }
+
+    /// The text, if it is text.
+    pub fn as_text(&self) -> Option<&str> {
+        match &self.data {
+            Data::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether it is null.
+    pub fn is_null(&self) -> bool {
+        matches!(self.data, Data::Null)
+    }
+
+    /// The value under a key of a mapping.
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        self.as_map()?.get(key)
+    }
+
+    /// The value under a key of a mapping.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
+        self.as_map_mut()?.get_mut(key)
+    }
+
+    /// The text under a key of a mapping.
+    pub fn text_at(&self, key: &str) -> Option<&str> {
+        self.get(key)?.as_text()
+    }
+
+    /// Puts a value under a key of a mapping unless there is one; the key stands where the mapping stands.
+    pub fn default_key(&mut self, key: &str, data: Data) {
+        let span = self.span;
+        if let Some(map) = self.as_map_mut()
+            && !map.contains_key(key)
+        {
+            map.insert(Key::new(key, span), Node::new(span, data));
+        }
+    }
+
+    /// The scalar as text, as Go's `fmt.Sprint` writes it; nothing for null, lists and mappings.
+    pub fn scalar(&self) -> Option<String> {
+        match &self.data {
+            Data::Text(text) | Data::Date(text) => Some(text.clone()),
+            Data::Bool(value) => Some(value.to_string()),
+            Data::Int(value) => Some(value.to_string()),
+            Data::Float(value) => Some(go_float(*value)),
+            Data::Null | Data::List(_) | Data::Map(_) => None,
+        }
+    }
+
+    /// The value without its places, keys sorted as Go writes maps.
+    pub fn raw(&self) -> Value {
+        match &self.data {
+            Data::Null => Value::Null,
+            Data::Bool(value) => Value::Bool(*value),
+            Data::Int(value) => integer(*value),
+            Data::Float(value) => float(*value),
+            Data::Text(text) | Data::Date(text) => Value::String(text.clone()),
+            Data::List(list) => list.iter().map(Node::raw).collect(),
+            Data::Map(map) => {
+                let mut entries: Vec<_> = map.iter().collect();
+                entries.sort_by(|a, b| a.0.text.cmp(&b.0.text));
+                Value::Object(entries.into_iter().map(|(key, node)| (key.text.to_string(), node.raw())).collect())
+            }
+        }
+    }
+
+    /// What it is, in a reader's words.
+    pub fn describe(&self) -> String {
+        match &self.data {
+            Data::Null => "nothing".into(),
+            Data::Bool(value) => format!("the boolean `{value}`"),
+            Data::Int(value) => format!("the number `{value}`"),
+            Data::Float(value) => format!("the number `{}`", go_float(*value)),
+            Data::Date(text) => format!("the date `{text}`"),
+            Data::Text(text) => format!("the string `{}`", shorten(text)),
+            Data::List(_) => "a list".into(),
+            Data::Map(_) => "a mapping".into(),
+        }
+    }
+
+    /// An error at this value; where the text came from variables, they are named.
+    pub fn error(&self, message: impl Into<String>) -> Diagnostic {
+        let mut diagnostic = Diagnostic::error(self.span, message);
+        for (name, value) in self.variables.iter() {
+            let value = match value {
+                None => "is not set".to_owned(),
+                Some(_) if looks_secret(name) => "is set (not shown)".to_owned(),
+                Some(value) => format!("is `{}`", shorten(value)),
+            };
+            diagnostic = diagnostic.hint(format!("the variable `{name}` {value}"));
+        }
+        diagnostic
+    }
+}
+
+/// Equality of values, wherever they stand.
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.data, &other.data) {
+            (Data::Null, Data::Null) => true,
+            (Data::Bool(a), Data::Bool(b)) => a == b,
+            (Data::Int(a), Data::Int(b)) => a == b,
+            (Data::Float(a), Data::Float(b)) => a == b,
+            (Data::Text(a), Data::Text(b)) | (Data::Date(a), Data::Date(b)) => a == b,
+            (Data::List(a), Data::List(b)) => a == b,
+            (Data::Map(a), Data::Map(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+/// A place in the tree, as the keys that lead to it; list elements are `[]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Path(Vec<Rc<str>>);
+
+impl Path {
+    /// The root.
+    pub fn root() -> Self {
+        Self::default()
+    }
+
+    /// The place under a key.
+    pub fn key(&self, key: impl Into<Rc<str>>) -> Self {
+        let mut parts = self.0.clone();
+        parts.push(key.into());
+        Self(parts)
+    }
+
+    /// The place of a list's elements.
+    pub fn element(&self) -> Self {
+        self.key("[]")
+    }
+
+    /// Whether it has the form of a pattern such as `services.*.build.args`.
+    pub fn matches(&self, pattern: &str) -> bool {
+        let mut parts = self.0.iter();
+        pattern.split('.').all(|wanted| parts.next().is_some_and(|part| wanted == "*" || wanted == &**part))
+            && parts.next().is_none()
+    }
+
+    /// The service it lies in.
+    pub fn service(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [services, name, ..] if &**services == "services" => Some(name),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, part) in self.0.iter().enumerate() {
+            match (index, &**part) {
+                (_, "[]") => f.write_str("[]")?,
+                (0, part) => f.write_str(part)?,
+                (_, part) => write!(f, ".{part}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A whole number as JSON.
+pub fn integer(value: i128) -> Value {
+    i64::try_from(value).map(Value::from).or_else(|_| u64::try_from(value).map(Value::from)).unwrap_or(Value::Null)
+}
+
+/// A number as Go's JSON writes it: whole ones without a point.
+pub fn float(value: f64) -> Value {
+    #[expect(clippy::cast_possible_truncation, reason = "checked to be a whole number well inside the range")]
+    if value.fract() == 0.0 && value.abs() < 1e15 { Value::from(value as i64) } else { Value::from(value) }
+}
+
+/// `%v` of a Go float64.
+fn go_float(value: f64) -> String {
+    if value.is_nan() {
+        return "NaN".into();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "+Inf".into() } else { "-Inf".into() };
+    }
+    let exponent = if value == 0.0 { 0.0 } else { value.abs().log10().floor() };
+    if !(-4.0..21.0).contains(&exponent) {
+        let text = format!("{value:e}");
+        let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
+        return format!("{mantissa}e{sign}{digits:0>2}");
+    }
+    value.to_string()
+}
+
+fn shorten(text: &str) -> String {
+    let line = text.lines().next().unwrap_or("");
+    if line.len() == text.len() && line.chars().count() <= 60 {
+        return line.to_owned();
+    }
+    format!("{}…", line.chars().take(57).collect::<String>())
+}
+
+fn looks_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    ["PASS", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "AUTH"].iter().any(|word| name.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_read_as_in_go() {
+        for (value, text) in [(1.5, "1.5"), (1000.0, "1000"), (1e21, "1e+21"), (0.00001, "1e-05"), (0.1, "0.1")] {
+            assert_eq!(go_float(value), text);
+        }
+    }
+
+    #[test]
+    fn a_star_matches_one_part() {
+        let path = Path::root().key("services").key("a.b").key("ports").element();
+        assert!(path.matches("services.*.ports.[]"));
+        assert!(!path.matches("services.*.ports"));
+        assert_eq!(path.service(), Some("a.b"));
+    }
+}

@@ -1,0 +1,231 @@
+//! `config`: a loaded project as text.
+//!
+//! Prints what compose prints: JSON without the `x-` keys of services (its JSON drops them, its YAML keeps them), every
+//! `$` doubled so that the output can be loaded again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use super::{Environment, Reference, decode};
+use crate::model::graph::ServiceGraph;
+use crate::model::{Project, ServiceName};
+
+/// `--format` of `config`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// The default.
+    #[default]
+    Yaml,
+    /// `json`.
+    Json,
+}
+
+/// Whether a `$` of a value is printed as `$$`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dollars {
+    /// Values are resolved: a `$` stands for itself and is escaped.
+    Escape,
+    /// Variables are still in place.
+    Keep,
+}
+
+/// A list `config` prints instead of the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum List {
+    /// `--services`, dependencies first.
+    Services,
+    /// `--volumes`.
+    Volumes,
+    /// `--networks`.
+    Networks,
+    /// `--models`.
+    Models,
+    /// `--images`.
+    Images,
+    /// `--profiles`.
+    Profiles,
+}
+
+/// The document of a project, cut down to some services and what they depend on; all of it when none is named.
+///
+/// The error is the name no service has.
+pub fn select(project: &Project, services: &[String]) -> Result<Value, String> {
+    let mut document = project.document.clone();
+    if services.is_empty() {
+        return Ok(document);
+    }
+    let names: Vec<ServiceName> = services.iter().map(ServiceName::new).collect();
+    if let Some(unknown) = names.iter().find(|name| !project.services.contains_key(*name)) {
+        return Err(unknown.to_string());
+    }
+    let wanted = ServiceGraph::of(project).with_dependencies(&names);
+    if let Some(all) = document.get_mut("services").and_then(Value::as_object_mut) {
+        all.retain(|name, _| wanted.contains(name.as_str()));
+        for service in all.values_mut().filter_map(Value::as_object_mut) {
+            if let Some(dependencies) = service.get_mut("depends_on").and_then(Value::as_object_mut) {
+                dependencies.retain(|name, _| wanted.contains(name.as_str()));
+            }
+            if service.get("depends_on").and_then(Value::as_object).is_some_and(Map::is_empty) {
+                service.shift_remove("depends_on");
+            }
+        }
+    }
+    decode::retain_used(&mut document);
+    Ok(document)
+}
+
+/// A document as text, with its last line ended.
+pub fn document(document: &Value, format: Format, dollars: Dollars) -> String {
+    let mut document = ordered(document);
+    if dollars == Dollars::Escape {
+        escape(&mut document);
+    }
+    match format {
+        Format::Json => {
+            if dollars == Dollars::Escape {
+                without_extensions(&mut document);
+            }
+            serde_json::to_string_pretty(&document).expect("a JSON value can be written") + "\n"
+        }
+        Format::Yaml => {
+            if dollars == Dollars::Escape {
+                without_unset_commands(&mut document);
+            }
+            serde_yaml::to_string(&document).expect("a JSON value can be written as YAML")
+        }
+    }
+}
+
+/// Name first, then the sections as compose orders them, then the extensions.
+fn ordered(document: &Value) -> Value {
+    let Some(object) = document.as_object() else { return document.clone() };
+    let sections = ["name", "services", "networks", "volumes", "secrets", "configs", "models"];
+    let known = sections.iter().filter_map(|key| Some(((*key).to_owned(), object.get(*key)?.clone())));
+    let rest = object.iter().filter(|(key, _)| !sections.contains(&key.as_str()));
+    Value::Object(known.chain(rest.map(|(key, value)| (key.clone(), value.clone()))).collect())
+}
+
+fn escape(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains('$') => *text = text.replace('$', "$$"),
+        Value::Array(list) => list.iter_mut().for_each(escape),
+        Value::Object(object) => {
+            if object.keys().any(|key| key.contains('$')) {
+                *object =
+                    std::mem::take(object).into_iter().map(|(key, value)| (key.replace('$', "$$"), value)).collect();
+            }
+            object.values_mut().for_each(escape);
+        }
+        _ => {}
+    }
+}
+
+/// Keys of the user's own, below which a name may begin with `x-` and mean itself.
+const NAMED: [&str; 6] = ["services", "networks", "volumes", "secrets", "configs", "models"];
+const FREE: [&str; 9] =
+    ["environment", "labels", "args", "annotations", "driver_opts", "options", "sysctls", "depends_on", "storage_opt"];
+
+fn without_extensions(document: &mut Value) {
+    for (key, section) in document.as_object_mut().into_iter().flatten() {
+        if !NAMED.contains(&key.as_str()) {
+            continue;
+        }
+        for element in section.as_object_mut().into_iter().flat_map(Map::values_mut) {
+            strip(element);
+        }
+    }
+}
+
+fn strip(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            object.retain(|key, _| !key.starts_with("x-"));
+            for (key, value) in object {
+                if NAMED.contains(&key.as_str()) {
+                    value.as_object_mut().into_iter().flat_map(Map::values_mut).for_each(strip);
+                    value.as_array_mut().into_iter().flatten().for_each(strip);
+                } else if !FREE.contains(&key.as_str()) {
+                    strip(value);
+                }
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(strip),
+        _ => {}
+    }
+}
+
+/// Compose's YAML, unlike its JSON, leaves an unset command out.
+fn without_unset_commands(document: &mut Value) {
+    for service in document.get_mut("services").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+        if let Some(service) = service.as_object_mut() {
+            service.retain(|key, value| !(matches!(key.as_str(), "command" | "entrypoint") && value.is_null()));
+        }
+    }
+}
+
+/// One of `config`'s lists, an entry a line.
+pub fn list(project: &Project, document: &Value, list: List) -> Vec<String> {
+    let keys = |section: &str| -> Vec<String> {
+        let mut keys: Vec<_> =
+            document.get(section).and_then(Value::as_object).into_iter().flat_map(Map::keys).cloned().collect();
+        keys.sort();
+        keys
+    };
+    match list {
+        List::Services => {
+            let present: BTreeSet<_> = keys("services").into_iter().collect();
+            let order = ServiceGraph::of(project).order();
+            order.iter().map(ToString::to_string).filter(|name| present.contains(name)).collect()
+        }
+        List::Volumes => keys("volumes"),
+        List::Networks => keys("networks"),
+        List::Models => keys("models"),
+        List::Images => keys("services")
+            .into_iter()
+            .map(|name| match document["services"][name.as_str()]["image"].as_str() {
+                Some(image) => image.to_owned(),
+                None => format!("{}-{name}", project.name),
+            })
+            .collect(),
+        List::Profiles => {
+            let all = project.services.values().chain(project.disabled.values());
+            let profiles: BTreeSet<_> = all.flat_map(|service| service.profiles.iter().cloned()).collect();
+            profiles.into_iter().collect()
+        }
+    }
+}
+
+/// `--environment`: the variables the files saw.
+pub fn environment(environment: &Environment) -> Vec<String> {
+    environment.iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// `--variables`: a table, or JSON.
+pub fn variables(references: &BTreeMap<String, Reference>, format: Format) -> String {
+    if format == Format::Json {
+        let entries = references.iter().map(|(name, reference)| {
+            let entry = json!({
+                "Name": reference.name,
+                "DefaultValue": reference.default,
+                "PresenceValue": reference.alternate,
+                "Required": reference.required,
+            });
+            (name.clone(), entry)
+        });
+        return Value::Object(entries.collect()).to_string() + "\n";
+    }
+    let mut rows = vec![["NAME".to_owned(), "REQUIRED".into(), "DEFAULT VALUE".into(), "ALTERNATE VALUE".into()]];
+    for reference in references.values() {
+        let required = reference.required.to_string();
+        rows.push([reference.name.clone(), required, reference.default.clone(), reference.alternate.clone()]);
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0) + 3;
+    let widths = [width(0), width(1), width(2)];
+    rows.iter()
+        .map(|[name, required, default, alternate]| {
+            let [a, b, c] = widths;
+            format!("{name:a$}{required:b$}{default:c$}{alternate}").trim_end().to_owned() + "\n"
+        })
+        .collect()
+}

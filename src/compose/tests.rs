@@ -1,0 +1,1 @@
+//! Cases through the whole loader: files in memory → document or messages.
