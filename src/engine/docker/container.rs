@@ -32,7 +32,8 @@ pub(super) const WASM_HASH: &str = "dev.wcompose.hash";
 pub(super) async fn create(docker: &Docker, spec: &InstanceSpec, replace: Option<&Existing>) -> Result<()> {
     check_files(spec)?;
     let context = context(docker, spec, replace).await?;
-    let body = request::container(spec, &context)?;
+    let mut body = request::container(spec, &context)?;
+    read_profiles(&mut body)?;
     let platform = spec.service.platform.as_deref();
     make(docker, spec, replace, body, &context, platform).await
 }
@@ -253,6 +254,20 @@ async fn upload(client: &Client, spec: &InstanceSpec, id: &str) -> Result<()> {
         .upload_to_container(id, Some(options), bollard::body_full(bytes.into()))
         .await
         .map_err(failed("write configs and secrets of", &spec.container))
+}
+
+/// The engine wants a seccomp profile itself, not where it is.
+fn read_profiles(body: &mut ContainerCreateBody) -> Result<()> {
+    let options = body.host_config.as_mut().and_then(|host| host.security_opt.as_mut());
+    for option in options.into_iter().flatten() {
+        let Some(path) = option.strip_prefix("seccomp=").or_else(|| option.strip_prefix("seccomp:")) else { continue };
+        if path != "unconfined" && path != "builtin" {
+            let profile = std::fs::read_to_string(path)
+                .map_err(|error| EngineError::new(ErrorKind::Invalid, "read seccomp profile", path, error))?;
+            *option = format!("seccomp={profile}");
+        }
+    }
+    Ok(())
 }
 
 /// Faults of configs and secrets that the engine would tell too late or not at all.

@@ -1,7 +1,7 @@
 //! The Docker engine: networks, volumes, containers and images through the Docker API. The only folder that names bollard.
 //!
-//! [`request`] says what is sent and is pure; [`container`], [`network`], [`image`], [`build`] and [`agent`] send it; [`observe`]
-//! reads what exists; [`run`] starts and watches, fed by one stream of [`events`] and by each container's [`logs`].
+//! `request` says what is sent and is pure; `container`, `network`, `image`, `build` and `agent` send it; `observe` reads what
+//! exists; `run` starts and watches, fed by one stream of `events` and by each container's `logs`.
 //! Nothing here decides order, retries or restarts.
 
 mod agent;

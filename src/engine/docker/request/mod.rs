@@ -112,7 +112,7 @@ pub(super) fn container(spec: &InstanceSpec, context: &Context) -> Result<Contai
         ..HostConfig::default()
     };
     resources::fill(&mut host, service);
-    privileges(&mut host, document)?;
+    privileges(&mut host, document);
     namespaces(&mut host, document, context);
     name_resolution(&mut host, document);
     let body = ContainerCreateBody {
@@ -242,7 +242,7 @@ fn health_check(check: &Healthcheck, api: Api) -> HealthConfig {
 }
 
 /// Capabilities, security options, devices' rights: what the container may do.
-fn privileges(host: &mut HostConfig, document: Document<'_>) -> Result<()> {
+fn privileges(host: &mut HostConfig, document: Document<'_>) {
     host.cap_add = document.list("cap_add");
     host.cap_drop = document.list("cap_drop");
     host.privileged = document.flag("privileged");
@@ -252,7 +252,7 @@ fn privileges(host: &mut HostConfig, document: Document<'_>) -> Result<()> {
     host.init = document.flag("init");
     host.annotations = document.map("annotations");
     host.volume_driver = document.text("volume_driver");
-    let Some(options) = document.list("security_opt") else { return Ok(()) };
+    let Some(options) = document.list("security_opt") else { return };
     let mut kept = Vec::new();
     for option in options {
         match option.split_once(['=', ':']) {
@@ -261,17 +261,10 @@ fn privileges(host: &mut HostConfig, document: Document<'_>) -> Result<()> {
                 host.masked_paths = Some(Vec::new());
                 host.readonly_paths = Some(Vec::new());
             }
-            // The engine wants the profile itself.
-            Some(("seccomp", path)) if path != "unconfined" && path != "builtin" => {
-                let profile = std::fs::read_to_string(path)
-                    .map_err(|error| EngineError::new(ErrorKind::Invalid, "read seccomp profile", path, error))?;
-                kept.push(format!("seccomp={profile}"));
-            }
             _ => kept.push(option),
         }
     }
     host.security_opt = (!kept.is_empty()).then_some(kept);
-    Ok(())
 }
 
 fn namespaces(host: &mut HostConfig, document: Document<'_>, context: &Context) {
