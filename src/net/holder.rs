@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 /// The holder of a host port: `nginx (pid 812)`.
-pub(super) fn of(address: SocketAddr) -> Option<String> {
+pub fn of(address: SocketAddr) -> Option<String> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
     let inodes: Vec<String> = tables.iter().flat_map(|table| listening(table, address)).collect();
     let processes = fs::read_dir("/proc").ok()?.flatten();

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod directory;
+pub mod holder;
 pub mod policy;
 pub mod stack;
 pub mod wiring;
@@ -13,5 +14,4 @@ mod addresses;
 mod carrier;
 mod fabric;
 mod forward;
-mod holder;
 mod listener;
