@@ -15,10 +15,12 @@ use super::host::{Grants, State, component_linker, core_linker};
 use super::serve::Server;
 use super::stop::{SIGKILL, Switch, Wish, wanted};
 use super::trap::{Ended, TRAPPED};
+use crate::engine::docker::Docker;
 use crate::engine::{Exit, Outlet, Refusal, Report, Stream};
 use crate::model::{Module, ModuleKind};
 use crate::net::agent::{Agent, AgentEvent};
 use crate::net::stack::{Fabric, Listener, Refused};
+use crate::plan::unit::InstanceSpec;
 
 /// A module that was compiled and linked: what each start begins with.
 #[derive(Clone)]
@@ -72,6 +74,8 @@ pub struct Run {
     pub work: Work,
     /// The agent, where the instance lives at one.
     pub agent: Option<Agent>,
+    /// Whose container it has, and the engine that has it.
+    pub container: Option<(Arc<InstanceSpec>, Arc<Docker>)>,
     /// What the network refused.
     pub refusals: mpsc::Receiver<Refused>,
     /// Wishes for its end.
@@ -95,7 +99,7 @@ pub enum Work {
 impl Run {
     /// Runs to the end. When all of it is cleaned up, `finish` learns the exit, and then the outlet.
     pub async fn to_end(self, finish: impl FnOnce(&Exit)) {
-        let Self { outlet, grants, work, agent, refusals, switch, grace, guests, fabric } = self;
+        let Self { outlet, grants, work, agent, container, refusals, switch, grace, guests, fabric } = self;
         let output = grants.output.clone();
         let memory = grants.memory.clone();
         let mut helpers = JoinSet::new();
@@ -128,6 +132,11 @@ impl Run {
         fabric.leave(outlet.instance());
         if let Some(agent) = agent {
             agent.exit(u8::try_from(code).unwrap_or(u8::MAX)).await;
+        }
+        if let Some((spec, docker)) = container {
+            // The engine learns of an exit a moment later, and would take a start in that moment for done. Killing
+            // waits until it knows, and cannot change the code of a process that has exited.
+            let _ = docker.kill_agent(&spec).await;
         }
         let exit = Exit { code, at: Timestamp::now(), reason, restarting: false };
         finish(&exit);

@@ -357,6 +357,7 @@ impl Wasm {
             outlet: outlet.clone(),
             grants,
             work,
+            container: agent.as_ref().and_then(|_| Some((spec.clone(), self.docker.get()?.clone()))),
             agent,
             refusals: refused,
             switch: running.switch.clone(),

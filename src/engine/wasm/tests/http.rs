@@ -8,13 +8,13 @@ use super::*;
 
 const COMPONENT: &str = include_str!("http.wat");
 
-fn component(body: &str) -> String {
+pub(super) fn component(body: &str) -> String {
     COMPONENT.replace(";;BODY", body)
 }
 
 impl Bench {
     /// Asks a service over a connection of its own.
-    async fn get(&self, spec: &InstanceSpec, port: u16) -> (StatusCode, String) {
+    pub(super) async fn get(&self, spec: &InstanceSpec, port: u16) -> (StatusCode, String) {
         let conn = self.wasm.dial(&spec.name, port).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(conn.io)).await.unwrap();
         let request = ::http::Request::get("/").header("host", "web").body(Empty::<bytes::Bytes>::new()).unwrap();

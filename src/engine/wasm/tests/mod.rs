@@ -1,5 +1,6 @@
 //! The engine as the supervisor drives it, on guests written as text.
 
+mod agents;
 mod http;
 mod programs;
 
@@ -35,13 +36,17 @@ struct Started {
 
 impl Bench {
     fn new() -> Self {
+        Self::over(Directory::new(), Arc::default())
+    }
+
+    fn over(directory: Arc<Directory>, docker: Arc<OnceCell<Arc<Docker>>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let folders = Folders {
             runtime: folder.path().join("run"),
             cache: folder.path().join("cache"),
             data: folder.path().join("data"),
         };
-        let wasm = Wasm::new(folders, Fabric::new(Directory::new()), Arc::default());
+        let wasm = Wasm::new(folders, Fabric::new(directory), docker);
         Self { folder, wasm }
     }
 

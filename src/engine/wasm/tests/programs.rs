@@ -6,7 +6,7 @@ use super::*;
 use crate::model::{Bytes, FileContent, FileGrant, Mount, MountSource};
 
 /// A preview 1 module that does `body` in `_start`; `$print` writes `(address, length)` to standard output.
-fn program(body: &str) -> String {
+pub(super) fn program(body: &str) -> String {
     format!(
         r#"(module $app
             (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
@@ -66,7 +66,7 @@ async fn environment_and_arguments_are_what_is_declared() {
 }
 
 /// Opens `file.txt` in the folder of a descriptor with these flags (1: create) and rights, and exits with the error number.
-fn open(folder: u32, flags: u32, rights: u64) -> String {
+pub(super) fn open(folder: u32, flags: u32, rights: u64) -> String {
     program(&format!(
         "(call $exit (call $open (i32.const {folder}) (i32.const 0) (i32.const 0) (i32.const 8)
             (i32.const {flags}) (i64.const {rights}) (i64.const 0) (i32.const 0) (i32.const 200)))"
@@ -74,7 +74,7 @@ fn open(folder: u32, flags: u32, rights: u64) -> String {
 }
 
 const READ: u64 = 1 << 1;
-const WRITE: u64 = 1 << 6;
+pub(super) const WRITE: u64 = 1 << 6;
 
 #[tokio::test]
 async fn a_read_only_bind_cannot_be_written() {

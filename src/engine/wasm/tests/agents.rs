@@ -1,0 +1,210 @@
+//! Guests at agents of the real engine: required with `WCOMPOSE_REQUIRE_ENGINE=1`, skipped loudly where none answers.
+
+use std::process::Command;
+
+use super::programs::{WRITE, open, program};
+use super::*;
+use crate::model::{Mount, MountSource, Network, NetworkKey, Volume, VolumeKey};
+use crate::plan::unit::VolumeSpec;
+
+/// A project of its own on the engine; everything of it goes when it is dropped.
+struct Site {
+    bench: Bench,
+    docker: Arc<Docker>,
+    project: String,
+}
+
+impl Site {
+    /// Nothing when no engine answers and none is required.
+    async fn new(test: &str) -> Option<Self> {
+        let directory = Directory::new();
+        let docker = match Docker::connect(None, directory.clone()).await {
+            Ok(docker) => docker,
+            Err(error) => {
+                assert!(std::env::var_os("WCOMPOSE_REQUIRE_ENGINE").is_none(), "an engine is required: {error}");
+                skip(&error.to_string());
+                return None;
+            }
+        };
+        let cell = Arc::new(OnceCell::new_with(Some(docker.clone())));
+        let bench = Bench::over(directory, cell);
+        let site = Self { bench, docker, project: format!("wasm-{test}-{}", std::process::id()) };
+        site.docker.apply(&Step::CreateNetwork(Box::new(site.network()))).await.unwrap();
+        Some(site)
+    }
+
+    fn labels(&self, key: &str, value: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            ("com.docker.compose.project".to_owned(), self.project.clone()),
+            (key.to_owned(), value.to_owned()),
+        ])
+    }
+
+    fn network(&self) -> NetworkSpec {
+        let network = Network {
+            key: NetworkKey::from("default"),
+            name: format!("{}_default", self.project),
+            external: false,
+            internal: false,
+            attachable: false,
+            driver: None,
+            driver_opts: BTreeMap::new(),
+            ipam: Default::default(),
+            enable_ipv4: None,
+            enable_ipv6: None,
+            labels: BTreeMap::new(),
+            document: Value::Null,
+        };
+        let labels = self.labels("com.docker.compose.network", "default");
+        NetworkSpec { network, labels, replace: None, in_process: false }
+    }
+
+    /// A Wasm service at an agent.
+    fn spec(&self, name: &str, text: &str) -> InstanceSpec {
+        let mut spec = self.bench.spec(name, text);
+        spec.project = self.project.as_str().into();
+        spec.container = format!("{}-{name}-1", self.project);
+        spec.place = Place::Agent;
+        spec.labels = self.labels("com.docker.compose.service", name);
+        for (key, value) in [
+            ("com.docker.compose.container-number", "1"),
+            ("com.docker.compose.oneoff", "False"),
+            ("com.docker.compose.config-hash", "hash"),
+            ("dev.wcompose.hash", "wasm"),
+        ] {
+            spec.labels.insert(key.into(), value.into());
+        }
+        let join = &mut spec.networks[0];
+        join.in_process = false;
+        join.name = format!("{}_default", self.project);
+        spec
+    }
+
+    /// Runs a command in a Linux container on the network.
+    fn linux(&self, arguments: &[&str]) -> String {
+        let network = format!("{}_default", self.project);
+        let run = ["run", "--rm", "--network", &network, "--label", "wcompose.test=wasm", "busybox"];
+        docker(&[&run[..], arguments].concat())
+    }
+
+    fn inspect(&self, spec: &InstanceSpec, format: &str) -> String {
+        docker(&["inspect", "--format", format, &spec.container])
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let label = format!("label=com.docker.compose.project={}", self.project);
+        for (list, remove) in [
+            (vec!["ps", "-aq", "--filter", &label], vec!["rm", "-fv"]),
+            (vec!["network", "ls", "-q", "--filter", &label], vec!["network", "rm"]),
+            (vec!["volume", "ls", "-q", "--filter", &label], vec!["volume", "rm"]),
+        ] {
+            let found = docker(&list);
+            let ids: Vec<_> = found.split_whitespace().collect();
+            if !ids.is_empty() {
+                docker(&[remove, ids].concat());
+            }
+        }
+    }
+}
+
+/// The engine's own command line: a second opinion. Both its streams as one text.
+fn docker(arguments: &[&str]) -> String {
+    let output =
+        Command::new("docker").args(arguments).output().expect("the docker command is there where an engine is");
+    let text = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&text).trim().to_owned()
+}
+
+#[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
+fn skip(why: &str) {
+    eprintln!("SKIPPED, no engine: {why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_linux_container_reaches_a_guest_by_name() {
+    let Some(site) = Site::new("name").await else { return };
+    let spec = site.spec("web", &http::component(""));
+    site.bench.create(&spec).await.unwrap();
+    let mut started = site.bench.start(&spec).await;
+    let answer = site.linux(&["wget", "-S", "-O-", "http://web:8080/"]);
+    assert!(answer.contains("HTTP/1.1 201 Created"), "{answer}");
+    assert_eq!(site.inspect(&spec, "{{.State.Status}}"), "running");
+    assert_eq!(site.bench.get(&spec, 8080).await.0, 201);
+    started.handle.stop(None).await.unwrap();
+    assert_eq!(started.exit().await.code, 143);
+    assert_eq!(site.inspect(&spec, "{{.State.Status}} {{.State.ExitCode}}"), "exited 143");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_shows_the_lines_and_the_exit_code() {
+    let Some(site) = Site::new("logs").await else { return };
+    let spec = site.spec("job", &program("(call $print (i32.const 0) (i32.const 8)) (call $exit (i32.const 7))"));
+    site.bench.create(&spec).await.unwrap();
+    for _ in 0..2 {
+        // A second start finds the same container.
+        let mut started = site.bench.start(&spec).await;
+        assert_eq!(started.exit().await.code, 7);
+        assert_eq!(texts(&started.written()), ["file.txt"]);
+        assert_eq!(site.inspect(&spec, "{{.State.Status}} {{.State.ExitCode}}"), "exited 7");
+    }
+    assert_eq!(docker(&["logs", &spec.container]), "file.txt\nfile.txt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_can_stop_and_remove_a_guest() {
+    let Some(site) = Site::new("stop").await else { return };
+    let spec = site.spec("job", &program("(loop (br 0))"));
+    site.bench.create(&spec).await.unwrap();
+    let mut started = site.bench.start(&spec).await;
+    docker(&["stop", &spec.container]);
+    let exit = started.exit().await;
+    assert_eq!((exit.code, exit.reason), (143, None));
+    let mut started = site.bench.start(&spec).await;
+    docker(&["rm", "-f", &spec.container]);
+    let exit = started.exit().await;
+    assert_eq!((exit.code, exit.reason.as_deref()), (137, Some("its agent container was stopped or removed")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_volume_is_shared_with_linux() {
+    let Some(site) = Site::new("volume").await else { return };
+    let name = format!("{}_data", site.project);
+    let volume = Volume {
+        key: VolumeKey::from("data"),
+        name: name.clone(),
+        external: false,
+        driver: None,
+        driver_opts: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        document: Value::Null,
+    };
+    let labels = site.labels("com.docker.compose.volume", "data");
+    site.docker.apply(&Step::CreateVolume(Box::new(VolumeSpec { volume, labels, in_process: false }))).await.unwrap();
+    let mut spec = site.spec("job", &open(4, 1, WRITE));
+    let source = MountSource::Volume { key: "data".into(), no_copy: false, subpath: None };
+    with_service(&mut spec, |service| {
+        service.mounts.push(Mount { source, target: "/data".into(), read_only: false });
+    });
+    spec.volumes.insert("data".into(), name.clone());
+    assert_eq!(site.bench.run(&spec).await.0.code, 0);
+    assert_eq!(docker(&["run", "--rm", "-v", &format!("{name}:/data"), "busybox", "ls", "/data"]), "file.txt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_supervisor_takes_over_and_removes() {
+    let Some(site) = Site::new("over").await else { return };
+    let spec = site.spec("job", &program("(call $exit (i32.const 3))"));
+    site.bench.create(&spec).await.unwrap();
+    let docker = Docker::connect(None, Directory::new()).await.unwrap();
+    let next = Bench::over(Directory::new(), Arc::new(OnceCell::new_with(Some(docker.clone()))));
+    let mut started = next.start(&spec).await;
+    assert_eq!(started.exit().await.code, 3);
+    let observed = docker.observe(&spec.project).await.unwrap().instances;
+    assert_eq!(observed.len(), 1);
+    let remove = Step::Remove { existing: Box::new(observed[0].clone()), grace: None, volumes: false };
+    next.wasm.apply(&remove).await.unwrap();
+    assert_eq!(docker.observe(&spec.project).await.unwrap().instances, []);
+    assert!(is_empty(&next.folder.path().join("data/instances")) && is_empty(&next.folder.path().join("run")));
+}
