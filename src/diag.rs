@@ -135,3 +135,6 @@ impl Diagnostic {
         self
     }
 }
+
+/// stub
+pub fn render(diagnostic: &Diagnostic, sources: &Sources, directory: &Path) -> String { let _ = (sources, directory); format!("{diagnostic:?}") }

@@ -256,7 +256,8 @@ mod as_list {
     use indexmap::IndexMap;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    use super::{InstanceName, InstanceView};
+    use crate::event::{InstanceView, keyed};
+    use crate::model::InstanceName;
 
     pub(super) fn serialize<S: Serializer>(
         instances: &IndexMap<InstanceName, InstanceView>,
@@ -268,7 +269,7 @@ mod as_list {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<IndexMap<InstanceName, InstanceView>, D::Error> {
-        Ok(super::keyed(Vec::<InstanceView>::deserialize(deserializer)?.into_iter()))
+        Ok(keyed(Vec::<InstanceView>::deserialize(deserializer)?.into_iter()))
     }
 }
 

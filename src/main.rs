@@ -1,6 +1,7 @@
-//! The command line.
+//! argv in, exit code out; nothing else.
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    wcompose::cli::main()
 }

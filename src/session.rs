@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::event::{Failure, Snapshot, Stamped};
-use crate::model::{InstanceName, ServiceName};
+use crate::model::{InstanceName, PullPolicy, ServiceName};
 
 /// A view's connection to a supervisor.
 #[derive(Debug)]
@@ -159,6 +159,10 @@ pub struct UpOptions {
     pub services: Vec<ServiceName>,
     /// `--build`.
     pub build: bool,
+    /// `--no-build`.
+    pub no_build: bool,
+    /// `--pull`, where it overrides the services' own policies.
+    pub pull: Option<PullPolicy>,
     /// `--force-recreate`.
     pub force_recreate: bool,
     /// `--no-recreate`.
@@ -178,9 +182,11 @@ pub struct UpOptions {
 }
 
 /// `down`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DownRequest {
+    /// The files, where there are any: without them the engine's labels say what depends on what.
+    pub load: Option<Box<LoadRequest>>,
     /// `-v`: named volumes of the file and anonymous ones.
     pub volumes: bool,
     /// `--remove-orphans`: also one-offs and undeclared services.

@@ -1,3 +1,92 @@
-//! The command line.
+//! The command line: arguments in, one operation, an exit code out. The composition root: only here do all layers meet.
+//!
+//! [`args`] is what is typed, [`settings`] what it means, each command has its file, [`host`] is a supervisor in
+//! this process, [`outcome`] says how a command ends.
 
+pub mod args;
+pub mod config;
+pub mod detach;
+pub mod down;
+pub mod host;
+pub mod known;
+pub mod load;
+pub mod logs;
+pub mod orders;
+pub mod outcome;
+pub mod output;
+pub mod paths;
+pub mod prepare;
 pub mod ps;
+pub mod resolve;
+pub mod screen;
+pub mod settings;
+pub mod target;
+pub mod ui;
+pub mod up;
+pub mod version;
+
+use std::process::ExitCode;
+
+use args::{Command, Parsed};
+use outcome::Outcome;
+use settings::Settings;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = match args::parse() {
+        Parsed::Run(cli) => cli,
+        Parsed::Print(text) => {
+            output::print(&text);
+            return ExitCode::SUCCESS;
+        }
+        Parsed::Wrong(text) => {
+            output::complain(&text);
+            return ExitCode::FAILURE;
+        }
+    };
+    if cli.root.version {
+        output::out(&format!("wcompose version {}", version::VERSION));
+        return ExitCode::SUCCESS;
+    }
+    let Some(command) = cli.command else {
+        output::print(&args::help());
+        return ExitCode::SUCCESS;
+    };
+    match run(cli.root, command) {
+        Ok(code) => code,
+        Err(failure) => {
+            output::failure(&failure);
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(root: args::Root, command: Command) -> Outcome {
+    match &command {
+        Command::Version(args) => return version::version(args),
+        Command::Supervise => detach::leave_terminal()?,
+        _ => {}
+    }
+    let settings = Settings::new(root)?;
+    output::choose(settings.ansi);
+    if let Command::Config(args) = &command {
+        return config::config(&settings, args);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Up(args) => up::up(settings, args).await,
+            Command::Down(args) => down::down(settings, args).await,
+            Command::Ps(args) => ps::ps(settings, args).await,
+            Command::Logs(args) => logs::logs(settings, args).await,
+            Command::Start(args) => orders::start(settings, args.services).await,
+            Command::Stop(args) => orders::stop(settings, args).await,
+            Command::Restart(args) => orders::restart(settings, args).await,
+            Command::Ui(args) => ui::ui(settings, args).await,
+            Command::Supervise => host::supervise(settings).await,
+            Command::Config(_) | Command::Version(_) => unreachable!("handled without a runtime"),
+        }
+    });
+    runtime.shutdown_background();
+    outcome
+}

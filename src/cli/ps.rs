@@ -5,12 +5,21 @@
 //! containers, the snapshot about guests.
 
 use std::io;
+use std::process::ExitCode;
 
 use jiff::Timestamp;
 
+use super::args::Ps;
+use super::outcome::{Failure, Outcome};
+use super::settings::Settings;
+use super::target::Target;
+use crate::control::client;
+use crate::engine::Engine as _;
+use crate::engine::engines::Engines;
 use crate::event::{Health, InstanceState, InstanceView, Kind, Snapshot};
 use crate::model::{ProjectName, ServiceName};
 use crate::plan::observed::{Existing, ExistingKind, Observed, RunState};
+use crate::session::LogInterest;
 use crate::view::Out;
 use crate::view::row::{self, Clock, Row, Shortening};
 
@@ -50,6 +59,42 @@ pub enum Format {
 
 /// States that `--status` may name.
 pub const STATES: [&str; 7] = ["paused", "restarting", "removing", "running", "dead", "created", "exited"];
+
+/// Runs `ps`.
+pub async fn ps(settings: Settings, args: Ps) -> Outcome {
+    let target = Target::find(&settings)?;
+    let paths = settings.paths.project(&target.name)?;
+    if let Some(unknown) = args.status.iter().find(|state| !STATES.contains(&state.as_str())) {
+        return Err(Failure::new(format!("unknown state `{unknown}`"), [format!("use one of {}", STATES.join(", "))]));
+    }
+    let shortening = if args.no_trunc { Shortening::Off } else { Shortening::On };
+    let format = match (args.quiet, args.service_names, args.format.as_str()) {
+        (true, _, _) => Format::Ids,
+        (false, true, _) => Format::Services,
+        (false, false, "table") => Format::Table(shortening),
+        (false, false, "json") => Format::Json(shortening),
+        (false, false, other) => {
+            return Err(Failure::new(format!("unknown format `{other}`"), ["use `table` or `json`".to_owned()]));
+        }
+    };
+    let session = client::connect(&paths.socket, LogInterest::default()).await?;
+    let snapshot = session.map(|session| session.snapshot);
+    let observed = if target.may_use_engine(&paths) {
+        let engines = Engines::new(settings.docker_host.clone(), paths.engine_folders());
+        engines.docker().await?.observe(&target.name).await?
+    } else {
+        Observed::default()
+    };
+    let selection = Selection {
+        services: target.services(&args.services)?,
+        extent: if args.all { Extent::All } else { Extent::Running },
+        status: args.status,
+    };
+    let clock = Clock { now: Timestamp::now(), zone: jiff::tz::TimeZone::system() };
+    let rows = rows(&target.name, &observed, snapshot.as_ref(), &selection, &clock);
+    print(&rows, format, &clock, &mut std::io::stdout())?;
+    Ok(ExitCode::SUCCESS)
+}
 
 /// The rows of a project, sorted by name.
 pub fn rows(

@@ -3,6 +3,7 @@
 //! Facts come back as [`Report`]s through an [`Outlet`]. Engines know nothing of the supervisor, of events or of terminals.
 
 pub mod docker;
+pub mod engines;
 #[cfg(test)]
 pub mod fake;
 pub mod report;

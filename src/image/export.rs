@@ -5,12 +5,14 @@
 //! special permission or device is taken over. What cannot be represented safely (device nodes, pipes, links that lead out) is
 //! left out and counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::ops::Bound;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
+use flate2::bufread::MultiGzDecoder;
 use serde_json::Value;
 use tar::EntryType;
 use thiserror::Error;
@@ -228,17 +230,20 @@ impl Target<'_> {
         let mut magic = [0; 4];
         let count = reader.read(&mut magic).map_err(io_error("reading", archive))?;
         reader.seek(SeekFrom::Start(0)).map_err(io_error("reading", archive))?;
-        let packing = match &magic[..count] {
-            [0x1f, 0x8b, ..] => Some("gzip"),
-            [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd"),
-            _ => None,
-        };
-        if let Some(packing) = packing {
-            return Err(ExportError::Packing { layer: layer.to_owned(), packing });
+        match &magic[..count] {
+            // As engines with the containerd image store keep and export them.
+            [0x1f, 0x8b, ..] => self.lay(MultiGzDecoder::new(BufReader::new(reader)), archive),
+            [0x28, 0xb5, 0x2f, 0xfd] => Err(ExportError::Packing { layer: layer.to_owned(), packing: "zstd" }),
+            _ => self.lay(BufReader::new(reader), archive),
         }
-        let mut entries = tar::Archive::new(BufReader::new(reader));
+    }
+
+    fn lay(&mut self, layer: impl Read, archive: &Path) -> Result<(), ExportError> {
+        // What the limits allow, with its headers: a small file can unpack to an endless one.
+        let longest = self.limits.bytes.saturating_add(self.limits.entries.saturating_mul(4096));
+        let mut entries = tar::Archive::new(layer.take(longest));
         // What this layer itself wrote: its opaque folders hide only what lower layers brought.
-        let mut written = std::collections::BTreeSet::new();
+        let mut written = BTreeSet::new();
         for entry in entries.entries().map_err(|error| malformed(archive, error))? {
             let mut entry = entry.map_err(|error| malformed(archive, error))?;
             let path = entry.path().map(|path| path.into_owned()).map_err(|error| malformed(archive, error))?;
@@ -258,7 +263,7 @@ impl Target<'_> {
         &mut self,
         entry: &mut tar::Entry<'_, impl Read>,
         path: &Path,
-        written: &mut std::collections::BTreeSet<PathBuf>,
+        written: &mut BTreeSet<PathBuf>,
     ) -> Result<(), ExportError> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -293,7 +298,7 @@ impl Target<'_> {
             }
             EntryType::Symlink => {
                 let target = entry.link_name().ok().flatten().map(|target| target.into_owned());
-                let Some(target) = target.filter(|target| stays_inside(folder, target)) else {
+                let Some(target) = target.and_then(|target| contained(folder, &target)) else {
                     self.done.left_out += 1;
                     return Ok(());
                 };
@@ -396,13 +401,15 @@ impl Target<'_> {
     }
 
     /// Removes everything of a folder that this layer did not write.
-    fn empty(&self, folder: &Path, written: &std::collections::BTreeSet<PathBuf>) -> Result<(), ExportError> {
+    fn empty(&self, folder: &Path, written: &BTreeSet<PathBuf>) -> Result<(), ExportError> {
         let full = self.root.join(folder);
         let Ok(entries) = fs::read_dir(&full) else { return Ok(()) };
         for entry in entries {
             let name = entry.map_err(io_error("reading", &full))?.file_name();
             let path = folder.join(name);
-            if !written.iter().any(|known| known.starts_with(&path)) {
+            // Paths are ordered by component, so what lies below a path follows it.
+            let next = written.range::<Path, _>((Bound::Included(path.as_path()), Bound::Unbounded)).next();
+            if !next.is_some_and(|known| known.starts_with(&path)) {
                 self.clear(&path)?;
             } else if !written.contains(&path)
                 || fs::symlink_metadata(self.root.join(&path)).is_ok_and(|it| it.is_dir())
@@ -431,16 +438,28 @@ fn within(path: &Path) -> Option<PathBuf> {
     Some(inside)
 }
 
-/// Whether a link in `folder` leads to a place below the root, taken literally. An absolute one does not: it would be the host's.
-fn stays_inside(folder: &Path, target: &Path) -> bool {
-    let mut depth = folder.components().count();
+/// The target a link in `folder` gets, so that it leads to a place below the root whatever lies on the way; nothing where that
+/// cannot be known. An absolute one means the image's root and is made relative.
+///
+/// `..` is taken only at the front: there it counts real folders, whose number is known. Further on it would count from
+/// wherever another link leads. Every link written keeps this rule, so following several stays below the root as well.
+fn contained(folder: &Path, target: &Path) -> Option<PathBuf> {
+    let depth = folder.components().count();
+    let (mut up, mut down) = (if target.is_absolute() { depth } else { 0 }, PathBuf::new());
     for component in target.components() {
         match component {
-            Component::Normal(_) => depth += 1,
-            Component::CurDir => {}
-            Component::ParentDir if depth > 0 => depth -= 1,
-            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return false,
+            Component::Normal(part) => down.push(part),
+            Component::CurDir | Component::RootDir => {}
+            // The parent of the root is the root itself.
+            Component::ParentDir if down.as_os_str().is_empty() && target.is_absolute() => {}
+            Component::ParentDir if down.as_os_str().is_empty() && up < depth => up += 1,
+            Component::ParentDir | Component::Prefix(_) => return None,
         }
     }
-    true
+    let mut contained: PathBuf = std::iter::repeat_n(Component::ParentDir, up).collect();
+    contained.push(down);
+    Some(if contained.as_os_str().is_empty() { PathBuf::from(".") } else { contained })
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,5 +3,6 @@
 //! Knows nothing of engines, plans or supervisors: what it finds is a [`crate::model::Module`].
 
 pub mod export;
+pub mod kind;
 pub mod module;
 pub mod store;

@@ -68,6 +68,8 @@ struct Introduction {
     resolver: String,
     output: Option<(OwnedFd, OwnedFd)>,
     directories: Vec<(PathBuf, OwnedFd)>,
+    /// The container was asked to end meanwhile.
+    stopping: bool,
 }
 
 /// What is asked of an agent.
@@ -87,9 +89,13 @@ pub enum AgentEvent {
 
 impl Agent {
     fn new(introduction: Introduction, door: Arc<rendezvous::Shared>) -> Self {
-        let Introduction { link, resolver, output, directories } = introduction;
+        let Introduction { link, resolver, output, directories, stopping } = introduction;
         let (requests, asked) = mpsc::channel(IN_FLIGHT);
         let (events, told) = mpsc::channel(8);
+        if stopping {
+            // The channel is new: there is room.
+            let _ = events.try_send(AgentEvent::Terminate);
+        }
         let (ending, ended) = watch::channel(false);
         let mut talk = JoinSet::new();
         talk.spawn(Talk { link, events, pending: HashMap::new(), next: 0 }.run(asked, ending));

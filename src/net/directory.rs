@@ -70,3 +70,40 @@ impl Directory {
             .map(|(instance, _)| instance.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(service: &str) -> InstanceName {
+        InstanceName::new(service.into(), 1)
+    }
+
+    fn presence(network: &str, name: &str, address: &str) -> Presence {
+        let address = address.parse().expect("an address");
+        Presence { network: network.to_owned(), names: vec![name.to_owned()], addresses: vec![address] }
+    }
+
+    #[test]
+    fn answers_for_shared_networks_only() {
+        let directory = Directory::new();
+        directory.enter(instance("db"), vec![presence("front", "db", "10.0.0.1"), presence("back", "db", "10.0.1.1")]);
+        let front = ["front".to_owned()];
+        let address: IpAddr = "10.0.0.1".parse().expect("an address");
+        assert_eq!(directory.lookup(&front, "DB"), [address]);
+        assert_eq!(directory.owner(&front, address), Some(instance("db")));
+        assert_eq!(directory.owner(&["back".to_owned()], address), None);
+        assert!(directory.lookup(&front, "web").is_empty());
+    }
+
+    #[test]
+    fn the_latest_entry_counts() {
+        let directory = Directory::new();
+        let front = ["front".to_owned()];
+        directory.enter(instance("db"), vec![presence("front", "db", "10.0.0.1")]);
+        directory.enter(instance("db"), vec![presence("front", "db", "10.0.0.2")]);
+        assert_eq!(directory.lookup(&front, "db"), ["10.0.0.2".parse::<IpAddr>().expect("an address")]);
+        directory.leave(&instance("db"));
+        assert!(directory.lookup(&front, "db").is_empty());
+    }
+}

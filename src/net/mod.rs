@@ -5,7 +5,13 @@
 
 pub mod agent;
 pub mod directory;
-pub mod forward;
+pub mod holder;
 pub mod policy;
 pub mod stack;
 pub mod wiring;
+
+mod addresses;
+mod carrier;
+mod fabric;
+mod forward;
+mod listener;

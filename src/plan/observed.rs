@@ -185,4 +185,6 @@ pub struct ExistingVolume {
     pub owned: bool,
     /// `com.docker.compose.config-hash`.
     pub config_hash: Option<String>,
+    /// A folder of the supervisor's, not a volume of the engine's.
+    pub in_process: bool,
 }

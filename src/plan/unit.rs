@@ -61,6 +61,13 @@ pub struct Edge {
     pub required: bool,
 }
 
+impl Edge {
+    /// A step has to end well first.
+    pub fn done(on: UnitId) -> Self {
+        Self { on, condition: EdgeCondition::Done, required: true }
+    }
+}
+
 /// What an edge waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EdgeCondition {
@@ -130,7 +137,7 @@ pub struct NetworkSpec {
     pub labels: BTreeMap<String, String>,
     /// Engine id of the network it replaces.
     pub replace: Option<String>,
-    /// Whether the engine has to make it: a network of Wasm services alone lives in this process.
+    /// Of Wasm services alone: it lives in this process, and no engine has to make it.
     pub in_process: bool,
 }
 
@@ -166,7 +173,7 @@ pub struct InstanceSpec {
     pub config_hash: String,
     /// `dev.wcompose.hash`, of a Wasm instance.
     pub wasm_hash: Option<String>,
-    /// Networks, the primary one first.
+    /// Networks: those an engine knows first, the primary one at their head, then those in process.
     pub networks: Vec<NetworkJoin>,
     /// Environment: the image's, the declared one over it, the link variables; what the guest sees.
     pub environment: IndexMap<String, String>,
@@ -175,6 +182,13 @@ pub struct InstanceSpec {
     /// Container ports of the dependencies and names it may look up are in `net::directory`; what it may reach
     /// outside its networks is here, as written (`x-wasm.egress` and `--allow-egress`).
     pub egress: Vec<String>,
+}
+
+impl InstanceSpec {
+    /// The networks its container joins: all but those in process.
+    pub fn engine_networks(&self) -> impl Iterator<Item = &NetworkJoin> {
+        self.networks.iter().filter(|join| !join.in_process)
+    }
 }
 
 /// How an instance joins one network.
@@ -190,6 +204,8 @@ pub struct NetworkJoin {
     pub attachment: Attachment,
     /// No way out of it (`internal: true`).
     pub internal: bool,
+    /// Of Wasm services alone: it lives in this process, and no engine knows it.
+    pub in_process: bool,
 }
 
 /// A plan: units in an order that respects their edges.
@@ -222,6 +238,89 @@ impl fmt::Display for UnitId {
             Self::RemoveNetwork(name) => write!(f, "remove network {name}"),
             Self::RemoveVolume(name) => write!(f, "remove volume {name}"),
         }
+    }
+}
+
+/// One line a unit: what is done to what, why, and which instances it waits for.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for unit in &self.units {
+            writeln!(f, "{unit}")?;
+        }
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { work, cause, after, .. } = self;
+        write!(f, "{work} ({cause})")?;
+        let mut separator = " after ";
+        for edge in after {
+            if let UnitId::Instance(on) = &edge.on {
+                let optional = if edge.required { "" } else { "?" };
+                write!(f, "{separator}{on} {}{optional}", edge.condition)?;
+                separator = ", ";
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Step(step) => write!(f, "{step}"),
+            Self::Instance(spec, Action::Start) => write!(f, "start {}", spec.container),
+            Self::Instance(spec, Action::Adopt(_)) => write!(f, "keep {}", spec.container),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateNetwork(spec) => {
+                let verb = made(spec.network.external, spec.replace.is_some());
+                write!(f, "{verb} network {}{}", spec.network.name, place(spec.in_process))
+            }
+            Self::CreateVolume(spec) => {
+                write!(f, "{} volume {}{}", made(spec.volume.external, false), spec.volume.name, place(spec.in_process))
+            }
+            Self::Create { spec, replace } => write!(f, "{} {}", made(false, replace.is_some()), spec.container),
+            Self::Remove { existing, .. } => write!(f, "remove {}", existing.name),
+            Self::RemoveNetwork(name) => write!(f, "remove network {name}"),
+            Self::RemoveVolume(name) => write!(f, "remove volume {name}"),
+        }
+    }
+}
+
+fn made(external: bool, replaces: bool) -> &'static str {
+    match (external, replaces) {
+        (true, _) => "find",
+        (false, true) => "recreate",
+        (false, false) => "create",
+    }
+}
+
+fn place(in_process: bool) -> &'static str {
+    if in_process { " in process" } else { "" }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for EdgeCondition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done => "done",
+            Self::Started => "started",
+            Self::Healthy => "healthy",
+            Self::Completed => "completed",
+        })
     }
 }
 

@@ -84,6 +84,8 @@ pub enum Order {
     Release,
     /// Somebody wants to see.
     Attach(Attach),
+    /// Something outside the loop happened that views show: an image is pulled or built.
+    Tell(Event),
     /// Someone asks the supervisor to end.
     Signal,
 }
@@ -196,6 +198,7 @@ impl Drive {
             }
             Some(Order::Release) => self.input(Input::Release),
             Some(Order::Attach(attach)) => self.attach(attach),
+            Some(Order::Tell(event)) => self.emit(event),
             Some(Order::Signal) => self.input(Input::Signal),
         }
     }

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
 use std::io;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use super::explain::{self, Tails};
+use super::explain::{self, Output, Tails};
 use super::log::{LogFormat, LogPrinter};
 use super::progress::{Progress, Stage};
 use super::style::{Palette, Role};
@@ -62,6 +62,9 @@ pub struct Options {
 /// Lines kept of each instance, to explain a failure with.
 const TAIL: usize = 8;
 
+/// Lines that go past the block bring it back at most so often.
+const FRAME: SignedDuration = SignedDuration::from_millis(33);
+
 /// Draws what it is told.
 pub struct Console<'w> {
     streams: Streams<'w>,
@@ -71,6 +74,9 @@ pub struct Console<'w> {
     printer: LogPrinter,
     progress: Progress,
     block: Block,
+    /// When it was last drawn, and whether a line took it off the screen since.
+    last_draw: Option<Timestamp>,
+    hidden: bool,
     tails: BTreeMap<InstanceName, VecDeque<String>>,
     refusals: Vec<Refusal>,
     step_failures: Vec<(String, Failure)>,
@@ -115,6 +121,8 @@ impl<'w> Console<'w> {
             snapshot: None,
             progress: Progress::default(),
             block: Block::default(),
+            last_draw: None,
+            hidden: false,
             tails: BTreeMap::new(),
             refusals: Vec::new(),
             step_failures: Vec::new(),
@@ -130,7 +138,7 @@ impl<'w> Console<'w> {
 
     /// Whether something on the screen moves with time.
     pub fn is_moving(&self) -> bool {
-        self.options.progress == Shown::Tty && !self.progress.is_settled()
+        self.options.progress == Shown::Tty && (self.hidden || !self.progress.is_settled())
     }
 
     /// Takes over a state: at the beginning, and after having been too slow.
@@ -168,7 +176,9 @@ impl<'w> Console<'w> {
         }
         self.step_aside()?;
         self.printer.line(line, &mut self.streams)?;
-        self.redraw(now)
+        // A flood of lines is not slowed by the block: the next tick brings it back.
+        let rested = self.last_draw.is_none_or(|last| now.duration_since(last) >= FRAME);
+        if rested { self.redraw(now) } else { Ok(()) }
     }
 
     /// Writes a line for people past whatever is drawn.
@@ -189,11 +199,11 @@ impl<'w> Console<'w> {
         let failures = self.with_steps(failures);
         let tails: Tails =
             self.tails.iter().map(|(name, tail)| (name.clone(), tail.iter().cloned().collect())).collect();
-        let mut problems = explain::explain(self.snapshot.as_ref(), &failures, &tails);
-        if matches!(self.options.lines, Lines::Shown { .. }) {
-            // Its output was on the screen already.
-            problems.iter_mut().for_each(|problem| problem.output.clear());
-        }
+        let output = match self.options.lines {
+            Lines::Kept => Output::Kept(&tails),
+            Lines::Shown { .. } => Output::OnScreen,
+        };
+        let problems = explain::explain(self.snapshot.as_ref(), &failures, output);
         explain::write(&problems, self.options.err, self.streams.err)?;
         self.sum_up_refusals()?;
         self.streams.err.flush()?;
@@ -373,21 +383,21 @@ impl<'w> Console<'w> {
         };
         let size = (self.size)();
         let lines = tty::lines(title, &self.progress, now, size, extent);
+        (self.last_draw, self.hidden) = (Some(now), false);
         self.block.draw(lines, size, self.options.err, self.streams.err)
     }
 
     /// Clears the way for a line. The block comes back with the next redraw.
     fn step_aside(&mut self) -> io::Result<()> {
-        match self.options.progress {
-            Shown::Tty => self.block.erase((self.size)(), self.streams.err),
-            Shown::Plain | Shown::Json | Shown::Quiet => Ok(()),
-        }
+        self.hidden |= self.block.is_drawn();
+        self.block.erase((self.size)(), self.streams.err)
     }
 
     /// Leaves all rows on the screen and forgets them.
     fn release(&mut self, now: Timestamp) -> io::Result<()> {
         self.draw(now, Extent::Whole)?;
         self.block.release();
+        self.hidden = false;
         self.progress.clear();
         Ok(())
     }

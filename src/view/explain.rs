@@ -2,7 +2,7 @@
 //!
 //! Written for someone who has not seen compose before; the order is that of starting, so the cause stands first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 
 use indexmap::IndexMap;
@@ -26,8 +26,17 @@ pub struct Problem {
 /// The last lines instances wrote.
 pub type Tails = BTreeMap<InstanceName, Vec<String>>;
 
-/// Makes problems of what failed, causes before consequences, one for all replicas that share it.
-pub fn explain(snapshot: Option<&Snapshot>, failures: &[Failure], tails: &Tails) -> Vec<Problem> {
+/// Where the output of instances is.
+#[derive(Debug, Clone, Copy)]
+pub enum Output<'a> {
+    /// Before the reader's eyes.
+    OnScreen,
+    /// Here, as far as it was seen.
+    Kept(&'a Tails),
+}
+
+/// Makes problems of what failed, causes before consequences, one for all replicas that share it. No hint comes twice.
+pub fn explain(snapshot: Option<&Snapshot>, failures: &[Failure], output: Output<'_>) -> Vec<Problem> {
     if failures.is_empty() {
         return Vec::new();
     }
@@ -42,12 +51,18 @@ pub fn explain(snapshot: Option<&Snapshot>, failures: &[Failure], tails: &Tails)
             output: Vec::new(),
             hints: Vec::new(),
         });
-        if problem.output.is_empty() && ran(instance) {
-            problem.output = tails.get(&instance.name).cloned().unwrap_or_default();
-        }
         for failure in mine {
             add_hint(problem, failure);
             told.push(failure);
+        }
+        if let Output::Kept(tails) = output
+            && problem.output.is_empty()
+            && ran(instance)
+        {
+            match tails.get(&instance.name).filter(|tail| !tail.is_empty()) {
+                Some(tail) => problem.output = tail.clone(),
+                None => problem.hints.push(format!("`wcompose logs {}` shows what it wrote", instance.name.service)),
+            }
         }
     }
     for failure in failures.iter().filter(|failure| !told.contains(failure)) {
@@ -64,7 +79,10 @@ pub fn explain(snapshot: Option<&Snapshot>, failures: &[Failure], tails: &Tails)
         });
         add_hint(problem, failure);
     }
-    problems.into_values().collect()
+    let mut problems: Vec<Problem> = problems.into_values().collect();
+    let mut given = HashSet::new();
+    problems.iter_mut().for_each(|problem| problem.hints.retain(|hint| given.insert(hint.clone())));
+    problems
 }
 
 /// Writes problems: `error: …`, output indented below, `hint: …`.
@@ -136,7 +154,7 @@ mod tests {
 
     fn told(snapshot: Option<&Snapshot>, failures: &[Failure], tails: &Tails) -> String {
         let mut out = Vec::new();
-        write(&explain(snapshot, failures, tails), Palette::PLAIN, &mut out).unwrap();
+        write(&explain(snapshot, failures, Output::Kept(tails)), Palette::PLAIN, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -155,18 +173,24 @@ mod tests {
             vec!["Error: superuser password is not specified.".into(), "\x1b[2JYou must specify it.".into()],
         )]);
         let failures = [
-            failure(Some("api"), reason, None),
-            failure(Some("db"), "exited (1)", Some("see all it wrote: wcompose logs db")),
+            failure(Some("api"), reason, Some("set POSTGRES_PASSWORD")),
+            failure(Some("db"), "exited (1)", Some("set POSTGRES_PASSWORD")),
         ];
         insta::assert_snapshot!(told(Some(&snapshot), &failures, &tails), @r"
         error: service `db` exited with code 1
           its last output:
             Error: superuser password is not specified.
              [2JYou must specify it.
-        hint: see all it wrote: wcompose logs db
+        hint: set POSTGRES_PASSWORD
         error: service `api` was not started: dependency `db` failed to start: container `shop-db-1` exited (1)
         ");
         assert_eq!(told(Some(&snapshot), &[], &tails), "", "nothing failed that was asked for");
+        insta::assert_snapshot!(told(Some(&snapshot), &failures[..1], &Tails::new()), @r"
+        error: service `db` exited with code 1
+        hint: `wcompose logs db` shows what it wrote
+        error: service `api` was not started: dependency `db` failed to start: container `shop-db-1` exited (1)
+        hint: set POSTGRES_PASSWORD
+        ");
     }
 
     #[test]
@@ -190,6 +214,9 @@ mod tests {
         let mut snapshot = sample::snapshot();
         snapshot.instances[2].state =
             InstanceState::Restarting { code: 134, reason: Some("wasm trap: unreachable".into()) };
-        insta::assert_snapshot!(told(Some(&snapshot), &[failure(Some("gateway"), "x", None)], &Tails::new()), @"error: service `gateway` exited with code 134, and is started again and again: wasm trap: unreachable");
+        insta::assert_snapshot!(told(Some(&snapshot), &[failure(Some("gateway"), "x", None)], &Tails::new()), @r"
+        error: service `gateway` exited with code 134, and is started again and again: wasm trap: unreachable
+        hint: `wcompose logs gateway` shows what it wrote
+        ");
     }
 }

@@ -64,10 +64,15 @@ impl LogPrinter {
     /// Learns the names of a project's instances, so that the first line is padded as the last one.
     pub fn learn<'a>(&mut self, project: &str, instances: impl IntoIterator<Item = &'a InstanceView>) {
         for instance in instances {
-            let label = label(project, instance);
-            self.width = self.width.max(text::width(&label));
-            self.labels.insert(instance.name.clone(), label);
+            self.learn_name(project, &instance.name, &instance.container);
         }
+    }
+
+    /// Learns the name of one instance, by that of its container.
+    pub fn learn_name(&mut self, project: &str, instance: &InstanceName, container: &str) {
+        let label = label(project, container);
+        self.width = self.width.max(text::width(&label));
+        self.labels.insert(instance.clone(), label);
     }
 
     /// Learns the names in a snapshot.
@@ -135,9 +140,9 @@ impl LogPrinter {
 }
 
 /// Compose's name for an instance in logs: the container's without the project, `container_name` verbatim.
-fn label(project: &str, instance: &InstanceView) -> String {
-    let own = instance.container.strip_prefix(project).and_then(|rest| rest.strip_prefix(['-', '_']));
-    own.unwrap_or(&instance.container).to_owned()
+fn label(project: &str, container: &str) -> String {
+    let own = container.strip_prefix(project).and_then(|rest| rest.strip_prefix(['-', '_']));
+    own.unwrap_or(container).to_owned()
 }
 
 /// A time as the engine writes it: `2026-11-23T03:12:57.120000001Z`.

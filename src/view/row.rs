@@ -131,7 +131,7 @@ impl Row {
             ("Networks", json!(self.networks.join(","))),
             ("Ports", json!(ports(&self.ports))),
             ("Project", json!(self.project)),
-            ("Publishers", Value::Array(self.ports.iter().map(publisher).collect())),
+            ("Publishers", Value::Array(sorted(&self.ports).into_iter().map(publisher).collect())),
             ("RunningFor", json!(self.created.map(|at| clock.ago(at)).unwrap_or_default())),
             ("Service", json!(self.service)),
             ("Size", json!("0B")),
@@ -162,12 +162,10 @@ fn shorten(text: &str, columns: usize, shortening: Shortening) -> String {
 
 /// Ports as docker prints them: ranges of neighbours as one, ports mapped to another number at the end.
 pub fn ports(ports: &[PublishedPort]) -> String {
-    let mut sorted: Vec<&PublishedPort> = ports.iter().collect();
-    sorted.sort_by_key(|port| (port.target, &port.address, port.published, port.protocol.to_string()));
     let mut shown: Vec<String> = Vec::new();
     let mut mapped: Vec<String> = Vec::new();
     let mut groups: Vec<Group> = Vec::new();
-    for port in sorted {
+    for port in sorted(ports) {
         let protocol = port.protocol.to_string();
         if !port.address.is_empty() && port.published != port.target {
             mapped.push(format!("{}->{}/{protocol}", host(&port.address, port.published), port.target));
@@ -184,6 +182,12 @@ pub fn ports(ports: &[PublishedPort]) -> String {
     shown.extend(groups.iter().map(Group::text));
     shown.extend(mapped);
     shown.join(", ")
+}
+
+fn sorted(ports: &[PublishedPort]) -> Vec<&PublishedPort> {
+    let mut sorted: Vec<&PublishedPort> = ports.iter().collect();
+    sorted.sort_by_key(|port| (port.target, &port.address, port.published, port.protocol));
+    sorted
 }
 
 /// Neighbouring ports with the same number on both sides.

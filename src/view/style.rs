@@ -37,8 +37,8 @@ pub enum Role {
     Strong,
 }
 
-/// Colours, or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Colours, or none; none by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Palette {
     on: bool,
 }

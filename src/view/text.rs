@@ -74,16 +74,6 @@ pub fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Names in a sentence: `` `a` ``, `` `a` and `b` ``, `` `a`, `b` and `c` ``.
-pub fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let mut quoted: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
-    match quoted.pop() {
-        None => String::new(),
-        Some(only) if quoted.is_empty() => only,
-        Some(last) => format!("{} and {last}", quoted.join(", ")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,12 +115,5 @@ mod tests {
     #[test]
     fn quoting_escapes_as_go_does() {
         assert_eq!(quote("sh -c \"a\\b\"\n\u{7}é…"), r#""sh -c \"a\\b\"\n\x07é…""#);
-    }
-
-    #[test]
-    fn names_make_a_sentence() {
-        assert_eq!(list([]), "");
-        assert_eq!(list(["a"]), "`a`");
-        assert_eq!(list(["a", "b", "c"]), "`a`, `b` and `c`");
     }
 }

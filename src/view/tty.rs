@@ -59,13 +59,18 @@ impl Block {
 
     /// Takes the block off the screen, so that something else can be written in its place.
     pub fn erase(&mut self, size: Size, err: Out<'_>) -> io::Result<()> {
-        if self.drawn.is_empty() {
+        if !self.is_drawn() {
             return Ok(());
         }
         let frame = self.back(size) + "\x1b[J";
         self.drawn.clear();
         err.write_all(frame.as_bytes())?;
         err.flush()
+    }
+
+    /// Whether a block is on the screen.
+    pub fn is_drawn(&self) -> bool {
+        !self.drawn.is_empty()
     }
 
     /// Leaves the block on the screen for good: the next one begins below it.

@@ -120,7 +120,7 @@ fn a_wasm_service_is_a_container_to_other_tools() {
         crate::support::holds(logs.contains("seen"), logs)
     });
 
-    engine.call("POST", &format!("/containers/{container}/stop"));
+    engine.post(&format!("/containers/{container}/stop"), &serde_json::json!({}));
     project.becomes("wasm", "exited");
 }
 

@@ -13,14 +13,24 @@ use crate::engine::{EngineError, ErrorKind, Result};
 /// The default socket of an engine that runs as root.
 const SYSTEM_SOCKET: &str = "/var/run/docker.sock";
 
+/// Whose ports the engine publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// This machine's.
+    Here,
+    /// Another machine's.
+    Elsewhere,
+}
+
 /// Connects and negotiates the API version.
-pub(super) async fn connect(host: Option<&str>) -> Result<Client> {
+pub(super) async fn connect(host: Option<&str>) -> Result<(Client, Reach)> {
     let address = address(host, &|name| std::env::var(name).ok())?;
+    let reach = if address.starts_with("unix://") { Reach::Here } else { Reach::Elsewhere };
     let client = Client::connect_with_host(&address)
         .map_err(failed("connect to engine", address.clone()))?
         .with_request_modifier(url_safe_credentials);
     match client.negotiate_version().await {
-        Ok(client) => Ok(client),
+        Ok(client) => Ok((client, reach)),
         Err(Error::APIVersionParseError {}) => {
             Err(EngineError::new(ErrorKind::Invalid, "connect to engine", address, "it does not speak the Docker API"))
         }
@@ -45,14 +55,14 @@ fn address(host: Option<&str>, environment: &dyn Fn(&str) -> Option<String>) -> 
             None => default_socket(environment),
         },
     };
-    if address.starts_with("ssh://") {
+    if let Some(machine) = address.strip_prefix("ssh://") {
         return Err(EngineError::new(
             ErrorKind::Invalid,
             "connect to engine",
             address.clone(),
             "engines behind ssh are not supported",
         )
-        .hint(format!("forward its socket: `ssh -NL /tmp/engine.sock:{SYSTEM_SOCKET} {}`, then DOCKER_HOST=unix:///tmp/engine.sock", &address[6..])));
+        .hint(format!("forward its socket: `ssh -NL /tmp/engine.sock:{SYSTEM_SOCKET} {}`, then DOCKER_HOST=unix:///tmp/engine.sock", machine)));
     }
     Ok(if address.starts_with('/') { format!("unix://{address}") } else { address })
 }

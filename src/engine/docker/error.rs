@@ -116,7 +116,12 @@ fn kind_of_message(message: &str) -> ErrorKind {
 }
 
 fn kind_of_transport(error: &Error) -> ErrorKind {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    // An I/O error of its own is transparent: it does not stand in the chain of its causes.
+    let first: &(dyn StdError + 'static) = match error {
+        Error::IOError { err } => err,
+        other => other,
+    };
+    let mut cause = Some(first);
     while let Some(current) = cause {
         if let Some(io) = current.downcast_ref::<io::Error>() {
             return match io.kind() {

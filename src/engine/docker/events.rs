@@ -108,10 +108,12 @@ impl Clock {
     async fn reading(&self) -> Result<Reading> {
         self.reading
             .get_or_try_init(|| async {
+                let asked = Timestamp::now();
                 let info = self.client.info().await.map_err(failed("read the clock of", "engine"))?;
-                let now = Timestamp::now();
-                let at = info.system_time.and_then(|time| time.parse().ok()).unwrap_or(now);
-                Ok(Reading { at, ahead: at.duration_since(now) })
+                let answered = Timestamp::now();
+                let at: Timestamp = info.system_time.and_then(|time| time.parse().ok()).unwrap_or(asked);
+                // A time between question and answer says that both clocks are one.
+                Ok(Reading { at, ahead: at.duration_since(at.clamp(asked, answered)) })
             })
             .await
             .copied()
@@ -119,8 +121,8 @@ impl Clock {
 }
 
 async fn read(client: Client, clock: Arc<Clock>, watches: Arc<Watches>) {
-    const ACTIONS: [&str; 8] =
-        ["start", "die", "health_status", "pause", "unpause", "destroy", "connect", "disconnect"];
+    const ACTIONS: [&str; 9] =
+        ["start", "die", "stop", "health_status", "pause", "unpause", "destroy", "connect", "disconnect"];
     let mut pause = Duration::from_millis(100);
     let mut last: Option<i64> = None;
     loop {
@@ -182,6 +184,8 @@ fn understand(message: &EventMessage) -> Option<(&str, What)> {
     let what = match action {
         "start" => What::Started,
         "die" => What::Died { code: attribute("exitCode").and_then(|code| code.parse().ok()).unwrap_or(-1) },
+        // Stopped between two runs, a container does not die a second time.
+        "stop" => What::Resync,
         "pause" => What::Paused(true),
         "unpause" => What::Paused(false),
         "destroy" => What::Destroyed,

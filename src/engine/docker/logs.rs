@@ -14,7 +14,7 @@ use bollard::errors::Error;
 use bollard::query_parameters::{AttachContainerOptionsBuilder, LogsOptionsBuilder};
 use futures_util::{Stream as Items, StreamExt};
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use super::container::find;
@@ -144,6 +144,58 @@ impl Follower {
 pub(super) async fn attach(client: &Client, id: &str) -> Result<Attached, Error> {
     let options = AttachContainerOptionsBuilder::default().stream(true).stdout(true).stderr(true).build();
     Ok(client.attach_container(id, Some(options)).await?.output)
+}
+
+/// Which kept output of a container is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// At most so many of the last lines.
+    pub tail: Option<usize>,
+    /// Not older.
+    pub since: Option<Timestamp>,
+    /// Not younger.
+    pub until: Option<Timestamp>,
+    /// Go on with what comes, until the container ends.
+    pub follow: bool,
+}
+
+/// The output that the engine kept of a container, in order; with `follow` also what comes.
+pub(super) fn kept(client: Client, id: String, wanted: Wanted) -> mpsc::Receiver<OutputLine> {
+    let (lines, receiver) = mpsc::channel(256);
+    let options = LogsOptionsBuilder::default()
+        .follow(wanted.follow)
+        .stdout(true)
+        .stderr(true)
+        .timestamps(true)
+        .since(wanted.since.map_or(0, seconds))
+        .until(wanted.until.map_or(0, |until| seconds(until).saturating_add(1)))
+        .tail(&wanted.tail.map_or_else(|| "all".to_owned(), |tail| tail.to_string()))
+        .build();
+    let within = move |at: Timestamp| wanted.since.is_none_or(|since| at >= since) && wanted.until.is_none_or(|until| at <= until);
+    let pump = async move {
+        let mut output = Box::pin(client.logs(&id, Some(options)));
+        let mut assembler = Assembler::default();
+        // A driver without a readable log ends this at once: there is nothing to show.
+        while let Some(Ok(part)) = output.next().await {
+            let (stream, bytes) = split(part);
+            let (at, text) = stamp(&bytes);
+            for line in assembler.push(stream, at.unwrap_or_else(Timestamp::now), text) {
+                if within(line.at) && lines.send(line).await.is_err() {
+                    return;
+                }
+            }
+        }
+        for line in assembler.finish().filter(|line| within(line.at)) {
+            let _ = lines.send(line).await;
+        }
+    };
+    #[expect(clippy::disallowed_methods, reason = "ends with its reader: the channel closes")]
+    tokio::spawn(pump);
+    receiver
+}
+
+fn seconds(at: Timestamp) -> i32 {
+    i32::try_from(at.as_second()).unwrap_or(i32::MAX)
 }
 
 /// How far a container's log was told. Each stream is ordered by time; the two together are only nearly so.

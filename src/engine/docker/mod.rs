@@ -32,7 +32,9 @@ use async_trait::async_trait;
 use bollard::Docker as Client;
 use tokio::sync::OnceCell;
 
+use self::connect::Reach;
 use self::events::Events;
+pub use self::logs::Wanted;
 use self::presence::Presences;
 use self::request::Api;
 use super::{Engine, Handle, Outlet, Result, Started};
@@ -49,6 +51,7 @@ const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Docker {
     client: Client,
     api: Api,
+    reach: Reach,
     events: Arc<Events>,
     presences: Arc<Presences>,
     /// Mailboxes of the agents made over this connection, by container name.
@@ -69,13 +72,14 @@ impl Docker {
     /// Connects to the engine that `DOCKER_HOST`, then the default socket names, and negotiates the API version.
     /// Containers it starts are entered in `directory` before they are reported started.
     pub async fn connect(host: Option<&str>, directory: Arc<Directory>) -> Result<Arc<Self>> {
-        let client = connect::connect(host).await?;
+        let (client, reach) = connect::connect(host).await?;
         let version = client.client_version();
         Ok(Arc::new(Self {
             api: Api(version.major_version, version.minor_version),
             events: Events::start(client.clone()),
             presences: Presences::new(directory),
             client,
+            reach,
             mailboxes: Mutex::default(),
             agent_image: OnceCell::new(),
         }))
@@ -144,6 +148,11 @@ impl Docker {
     /// Stops (gently) and removes a container, agent or not; one that is gone is no error.
     pub async fn remove(&self, existing: &Existing, grace: Option<Duration>, volumes: bool) -> Result<()> {
         container::remove(&self.patient(), existing, grace, volumes).await
+    }
+
+    /// The output that the engine kept of a container, in order; with `follow` also what comes.
+    pub fn output(&self, id: &str, wanted: Wanted) -> tokio::sync::mpsc::Receiver<super::OutputLine> {
+        logs::kept(self.patient(), id.to_owned(), wanted)
     }
 
     /// The same connection for requests that may take long.

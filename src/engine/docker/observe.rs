@@ -256,6 +256,7 @@ fn existing_volume(volume: Volume, project: &ProjectName) -> ExistingVolume {
         key: volume.labels.get(VOLUME).filter(|_| owned).map(|key| VolumeKey::new(key.clone())),
         owned,
         config_hash: volume.labels.get(CONFIG_HASH).cloned(),
+        in_process: false,
         name: volume.name,
     }
 }

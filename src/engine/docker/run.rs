@@ -3,6 +3,7 @@
 //! One task for each instance turns what happens to its container into reports, in order: started, (exited, restarted)*, removed.
 //! It keeps one piece of state, whether the container runs, and drops events that this state or the run's start time make stale.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Docker;
+use super::connect::Reach;
 use super::container::{self, find};
 use super::error::{failed, gone_is_done, is_conflict, taken_port, wrap};
 use super::events::{Events, Occurrence, Watch, What, nanos, timestamp};
@@ -22,6 +24,7 @@ use super::logs::{self, Cursor, Follower, Source};
 use super::observe::{self, port_holder};
 use super::presence::{Presences, addresses};
 use crate::engine::{EngineError, ErrorKind, Exit, Handle, Outlet, Report, Result, Started};
+use crate::net;
 use crate::plan::unit::{Addresses, InstanceSpec};
 
 /// How long an exit waits for the last lines of output, so that they are told before it.
@@ -52,7 +55,7 @@ pub(super) async fn adopt(
 ) -> Result<Box<dyn Handle>> {
     let events = docker.events.watch(id).await?;
     let found = inspect(&docker.client, id).await?;
-    let started = Launched { facts: facts(&found, id), restarts: restarts(&found) };
+    let started = Launched { facts: facts(&found, id), restarts: restarts_before(&found) };
     let running = is_running(&found);
     if running {
         docker.presences.enter(&spec, id, &started.facts.addresses);
@@ -65,7 +68,11 @@ pub(super) async fn adopt(
         false => None,
     };
     outlet.report(Report::Started(started.facts.clone())).await;
+    let paused = found.state.as_ref().is_some_and(|state| state.paused == Some(true));
     let running = if running {
+        if paused {
+            outlet.report(Report::Paused(true)).await;
+        }
         RunningNow::Yes
     } else {
         outlet.report(Report::Exited(exit(&found, None))).await;
@@ -77,10 +84,10 @@ pub(super) async fn adopt(
 /// Starts a container and enters it in the directory. Shared with agents.
 pub(super) async fn launch(docker: &Docker, spec: &InstanceSpec, id: &str) -> Result<Launched> {
     if let Err(error) = docker.client.start_container(id, None::<StartContainerOptions>).await {
-        return Err(explain_start(&docker.client, spec, wrap("start container", &spec.container, error)).await);
+        return Err(explain_start(docker, spec, wrap("start container", &spec.container, error)).await);
     }
     let found = inspect(&docker.client, id).await?;
-    let launched = Launched { facts: facts(&found, id), restarts: restarts(&found) };
+    let launched = Launched { facts: facts(&found, id), restarts: restarts_before(&found) };
     docker.presences.enter(spec, id, &launched.facts.addresses);
     Ok(launched)
 }
@@ -112,8 +119,7 @@ fn watched(
     let (runs, seen_runs) = watch::channel(1_u64);
     let (drained, seen_drained) = watch::channel(0_u64);
     let (ended, seen_ended) = watch::channel(running == RunningNow::No);
-    let mut tasks = JoinSet::new();
-    if let Some(source) = source {
+    let follower = source.map(|source| {
         let follower = Follower {
             client: docker.client.clone(),
             events: Arc::clone(&docker.events),
@@ -122,8 +128,8 @@ fn watched(
             runs: seen_runs,
             drained,
         };
-        tasks.spawn(follower.follow(source));
-    }
+        follower.follow(source)
+    });
     let watcher = Watcher {
         client: docker.client.clone(),
         presences: Arc::clone(&docker.presences),
@@ -132,15 +138,25 @@ fn watched(
         outlet,
         restarts: started.restarts,
         started_at: nanos(started.facts.at),
+        told_until: nanos(started.facts.at),
         addresses: started.facts.addresses,
         running: running == RunningNow::Yes,
+        restarting: false,
         runs,
         drained: seen_drained,
         ended,
         spec,
     };
     let name = watcher.container.clone();
-    tasks.spawn(watcher.watch(events));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        // The following ends with the watching: whoever watches next follows as well.
+        let mut following = JoinSet::new();
+        if let Some(follower) = follower {
+            following.spawn(follower);
+        }
+        watcher.watch(events).await;
+    });
     Box::new(Container {
         client: docker.patient(),
         events: Arc::clone(&docker.events),
@@ -166,13 +182,11 @@ struct Container {
 impl Handle for Container {
     async fn stop(&self, grace: Option<Duration>) -> Result<()> {
         container::stop(&self.client, &self.id, grace).await.map_err(failed("stop container", &self.name))?;
+        // Between two runs nothing dies, and an event may be missing: the container itself tells.
+        self.events.nudge(&self.id);
         let mut ended = self.ended.clone();
-        for _ in 0..2 {
-            if timeout(LAG, ended.wait_for(|ended| *ended)).await.is_ok() {
-                return Ok(());
-            }
-            // The event went missing: look at the container itself.
-            self.events.nudge(&self.id);
+        if timeout(LAG, ended.wait_for(|ended| *ended)).await.is_ok() {
+            return Ok(());
         }
         let late = "it was stopped, but the engine does not say that it ended";
         Err(EngineError::new(ErrorKind::Timeout, "stop container", &self.name, late))
@@ -198,10 +212,14 @@ struct Watcher {
     outlet: Outlet,
     /// Restarts of the engine's own that were accounted for.
     restarts: i64,
-    /// Start of the run that is known.
+    /// Start of the run that is known, as the container's state has it.
     started_at: i64,
+    /// Events up to here were told with that start.
+    told_until: i64,
     addresses: Addresses,
     running: bool,
+    /// The last exit was told as one that the engine makes good again.
+    restarting: bool,
     runs: watch::Sender<u64>,
     drained: watch::Receiver<u64>,
     ended: watch::Sender<bool>,
@@ -219,7 +237,7 @@ impl Watcher {
 
     async fn handle(&mut self, occurrence: Occurrence) -> Watching {
         // What happened before the run that is known was told with its start.
-        let stale = occurrence.at <= self.started_at;
+        let stale = occurrence.at <= self.told_until;
         match occurrence.what {
             What::Died { code } if self.running && !stale => {
                 let found = self.look().await;
@@ -227,7 +245,8 @@ impl Watcher {
             }
             What::Started if !self.running => {
                 if let Some(found) = self.look().await {
-                    self.begin(&found).await;
+                    // By now it may be a later run; the end of this one is still to come.
+                    self.begin(&found, occurrence.at).await;
                 }
             }
             What::Health(health) if !stale => self.outlet.report(Report::Health(health)).await,
@@ -248,11 +267,14 @@ impl Watcher {
         find(&self.client, &self.id).await.ok().flatten()
     }
 
-    async fn begin(&mut self, found: &ContainerInspectResponse) {
+    async fn begin(&mut self, found: &ContainerInspectResponse, told_until: i64) {
         let facts = facts(found, &self.id);
         self.running = true;
         self.ended.send_replace(false);
         self.started_at = nanos(facts.at);
+        self.told_until = told_until;
+        // Started by hand, it counts from zero again.
+        self.restarts = self.restarts.min(restarts_before(found));
         self.addresses = facts.addresses.clone();
         self.runs.send_modify(|run| *run += 1);
         self.presences.enter(&self.spec, &self.id, &self.addresses);
@@ -281,8 +303,13 @@ impl Watcher {
             self.restarts += 1;
             exit.restarting = true;
         }
+        self.tell_exit(exit).await;
+    }
+
+    async fn tell_exit(&mut self, exit: Exit) {
+        self.restarting = exit.restarting;
         self.outlet.report(Report::Exited(exit)).await;
-        self.ended.send_replace(true);
+        self.ended.send_replace(!self.restarting);
     }
 
     async fn locate(&mut self, found: &ContainerInspectResponse) {
@@ -319,13 +346,22 @@ impl Watcher {
                 }
             }
             (true, true) => {
-                self.restarts = self.restarts.min(restarts(&found) - 1);
+                self.restarts = restarts(&found) - 1;
                 self.end(Some(&found), None).await;
-                self.begin(&found).await;
+                self.begin(&found, nanos(started_at(&found))).await;
             }
-            (true, false) => self.end(Some(&found), None).await,
-            (false, true) => self.begin(&found).await,
-            (false, false) => {}
+            (true, false) => {
+                // Whatever restarts were missed, this is the end of the last of them.
+                self.restarts = restarts(&found);
+                self.end(Some(&found), None).await;
+            }
+            (false, true) => self.begin(&found, nanos(started_at(&found))).await,
+            (false, false) => {
+                let exit = exit(&found, None);
+                if self.restarting && !exit.restarting {
+                    self.tell_exit(exit).await;
+                }
+            }
         }
         Watching::On
     }
@@ -385,8 +421,15 @@ fn started_at(found: &ContainerInspectResponse) -> jiff::Timestamp {
     text.and_then(observe::engine_time).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
 }
 
+/// Restarts that the engine decided on so far: it counts one when a run ends.
 fn restarts(found: &ContainerInspectResponse) -> i64 {
     found.restart_count.unwrap_or_default()
+}
+
+/// Restarts that led to the last run that began.
+fn restarts_before(found: &ContainerInspectResponse) -> i64 {
+    let between_runs = found.state.as_ref().is_some_and(|state| state.restarting == Some(true));
+    restarts(found) - i64::from(between_runs)
 }
 
 fn is_running(found: &ContainerInspectResponse) -> bool {
@@ -414,12 +457,17 @@ fn exit_reason(state: &ContainerState, code: i64) -> Option<String> {
 }
 
 /// Adds what a person needs to an error of a start: who holds the port.
-async fn explain_start(client: &Client, spec: &InstanceSpec, error: EngineError) -> EngineError {
+async fn explain_start(docker: &Docker, spec: &InstanceSpec, error: EngineError) -> EngineError {
     let Some(port) = taken_port(&error.source.to_string()) else { return error };
-    let holder = port_holder(client, port).await;
+    let holder = port_holder(&docker.client, port).await;
     let text = match &holder {
         Some(name) => format!("port {port} of this host is taken by container `{name}`"),
-        None => format!("port {port} of this host is taken by a program outside the engine"),
+        None => {
+            let anywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+            let program = (docker.reach == Reach::Here).then(|| net::holder::of(anywhere)).flatten();
+            let program = program.unwrap_or_else(|| "a program outside the engine".into());
+            format!("port {port} of this host is taken by {program}")
+        }
     };
     let advice = match holder {
         Some(name) => format!("stop it (`docker stop {name}`), or publish another port than {port}"),

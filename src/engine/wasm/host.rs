@@ -190,6 +190,11 @@ impl Budget {
         Arc::new(Self { limit, used: AtomicUsize::new(0), denied: AtomicBool::new(false) })
     }
 
+    /// Bytes in use.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed) as u64
+    }
+
     /// The phrase for a guest that ended after it asked for more than its limit.
     pub fn denial(&self) -> Option<String> {
         self.denied
@@ -264,6 +269,6 @@ mod tests {
         assert_eq!(budget.denial().unwrap(), "it asked for more memory than its limit of 100 bytes");
         drop(one);
         assert!(two.table_growing(0, 5, None).unwrap());
-        assert_eq!(budget.used.load(Ordering::Relaxed), 80);
+        assert_eq!(budget.used(), 80);
     }
 }

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::guest::Template;
+use super::host::Budget;
 use super::spec;
 use super::stop::{Effect, SIGTERM, Switch, effect};
 use crate::engine::{Exit, Started};
@@ -58,6 +59,8 @@ pub struct Running {
     pub stack: Stack,
     /// Its agent.
     pub agent: Option<Agent>,
+    /// Its memory.
+    pub memory: Arc<Budget>,
     /// How long it may take to end.
     pub grace: Duration,
     signal: u8,
@@ -85,7 +88,12 @@ impl Handed {
 
 impl Running {
     /// A run of an instance, and what tells its end.
-    pub fn new(spec: &InstanceSpec, stack: Stack, agent: Option<Agent>) -> (Self, watch::Sender<bool>) {
+    pub fn new(
+        spec: &InstanceSpec,
+        stack: Stack,
+        agent: Option<Agent>,
+        memory: Arc<Budget>,
+    ) -> (Self, watch::Sender<bool>) {
         let (ends, ended) = watch::channel(false);
         let wanted = spec.service.stop_signal.as_ref().or(spec.resolved.config().stop_signal.as_ref());
         let signal = match wanted.map(|signal| effect(signal)) {
@@ -94,7 +102,7 @@ impl Running {
             Some(Effect::Nothing | Effect::Unknown) | None => SIGTERM,
         };
         let grace = spec.service.stop_grace.unwrap_or(GRACE);
-        (Self { switch: Switch::new(), stack, agent, grace, signal, ended }, ends)
+        (Self { switch: Switch::new(), stack, agent, memory, grace, signal, ended }, ends)
     }
 
     /// The part a supervisor gets.
@@ -139,12 +147,13 @@ impl Instance {
     }
 
     /// A run begins.
-    pub fn begin(&mut self, running: Running, at_engine: Option<&Started>, addresses: Addresses) {
+    pub fn begin(&mut self, running: Running, at_engine: Option<&Started>) {
         if let Some(at_engine) = at_engine {
             self.id.clone_from(&at_engine.id);
         }
         self.life = Life::Running;
-        self.addresses = addresses;
+        let networks = running.stack.networks().iter();
+        self.addresses = networks.map(|network| (network.name.clone(), network.addresses.clone())).collect();
         self.started = Some(Timestamp::now());
         self.exit = None;
         self.run = Some(running);

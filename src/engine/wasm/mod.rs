@@ -107,6 +107,21 @@ impl Wasm {
         }
     }
 
+    /// Memory that a running guest uses now, in bytes.
+    pub fn memory(&self, instance: &InstanceName) -> Option<u64> {
+        self.lock().get(instance).and_then(Instance::running).map(|running| running.memory.used())
+    }
+
+    /// Whether a guest of this process runs as this instance.
+    pub fn holds(&self, instance: &InstanceName) -> bool {
+        self.lock().get(instance).and_then(Instance::running).is_some()
+    }
+
+    /// Whether a volume of that name is a folder of the user's rather than an engine's.
+    pub fn has_volume(&self, name: &str) -> bool {
+        volume::exists(&self.folders.data, name)
+    }
+
     /// Tells the agent of a running guest how the guest is, for the health that the Docker engine shows.
     pub fn set_health(&self, instance: &InstanceName, health: Health) {
         if let Some(agent) = self.lock().get(instance).and_then(Instance::running).and_then(|run| run.agent.as_ref()) {
@@ -337,7 +352,7 @@ impl Wasm {
                 Work::Service(server, listeners)
             }
         };
-        let (running, ended) = Running::new(spec, stack, agent.clone());
+        let (running, ended) = Running::new(spec, stack, agent.clone(), grants.memory.clone());
         let run = Run {
             outlet: outlet.clone(),
             grants,
@@ -353,7 +368,7 @@ impl Wasm {
             let mut instances = self.lock();
             let instance = instances.get_mut(&spec.name).ok_or_else(|| not_created(spec))?;
             let handed = running.handed();
-            instance.begin(running, at_engine.as_ref(), addresses);
+            instance.begin(running, at_engine.as_ref());
             (instance.started(), handed)
         };
         outlet.report(Report::Started(started)).await;
@@ -498,8 +513,7 @@ fn networks(spec: &InstanceSpec, addresses: &Addresses) -> Vec<StackNetwork> {
             let at_engine = addresses.get(&join.name);
             StackNetwork {
                 name: join.name.clone(),
-                // What the engine does not know is a network of Wasm services alone.
-                in_process: at_engine.is_none(),
+                in_process: join.in_process,
                 internal: join.internal,
                 names: join.aliases.clone(),
                 addresses: at_engine.cloned().unwrap_or_default(),

@@ -39,6 +39,9 @@ const CONCURRENT: usize = 512;
 /// How long a client may take for the head of a request.
 const HEAD: Duration = Duration::from_secs(30);
 
+/// How long the last words to clients may take.
+const FAREWELL: Duration = Duration::from_millis(200);
+
 /// How instances come and go.
 pub enum Instances {
     /// A fresh one for each request.
@@ -56,7 +59,10 @@ pub struct Server {
     /// Where guests run.
     guests: Handle,
     running: TaskTracker,
+    /// Ends the guests.
     killed: CancellationToken,
+    /// Ends the connections.
+    cut: CancellationToken,
     permits: Arc<Semaphore>,
 }
 
@@ -82,6 +88,7 @@ impl Server {
             guests,
             running: TaskTracker::new(),
             killed: CancellationToken::new(),
+            cut: CancellationToken::new(),
             permits: Arc::new(Semaphore::new(CONCURRENT)),
         }))
     }
@@ -119,7 +126,12 @@ impl Server {
             Wish::Run => unreachable!("`wanted` waits for another wish"),
         };
         self.killed.cancel();
-        tokio::join!(connections.wait(), self.running.wait());
+        self.running.wait().await;
+        // Whoever was cut off is told so, if it reads.
+        if tokio::time::timeout(FAREWELL, connections.wait()).await.is_err() {
+            self.cut.cancel();
+            connections.wait().await;
+        }
         ended
     }
 
@@ -250,7 +262,7 @@ async fn accept(server: Arc<Server>, mut listener: Listener, connections: TaskTr
 }
 
 async fn connection(server: Arc<Server>, conn: Conn, draining: CancellationToken) {
-    let killed = server.killed.clone();
+    let cut = server.cut.clone();
     let service = service_fn(move |request| {
         let server = server.clone();
         async move { Ok::<_, Infallible>(server.answer(request).await) }
@@ -264,12 +276,12 @@ async fn connection(server: Arc<Server>, conn: Conn, draining: CancellationToken
     // How a connection ends is between it and its client.
     tokio::select! {
         _ = connection.as_mut() => {}
-        () = killed.cancelled() => {}
+        () = cut.cancelled() => {}
         () = draining.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 _ = connection => {}
-                () = killed.cancelled() => {}
+                () = cut.cancelled() => {}
             }
         }
     }

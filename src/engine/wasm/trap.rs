@@ -54,7 +54,15 @@ fn reason(error: &wasmtime::Error) -> String {
 fn backtrace(error: &wasmtime::Error) -> Vec<String> {
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return Vec::new() };
     let text = backtrace.to_string();
-    text.lines().skip(1).map(|line| without_offset(line.trim_end())).collect()
+    text.lines().skip(1).map(|line| without_hash(&without_offset(line.trim_end())).to_owned()).collect()
+}
+
+/// The hash that Rust puts at the end of a symbol tells functions apart that share a name, but not to people.
+fn without_hash(line: &str) -> &str {
+    match line.rsplit_once("::h") {
+        Some((name, hash)) if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => name,
+        _ => line,
+    }
 }
 
 /// `    0:    0x1f - app!main` as `    0: app!main`: the offset into the binary says nothing to people.

@@ -50,11 +50,17 @@ pub fn of_project(data: &Path, project: &ProjectName) -> io::Result<Vec<Existing
                 key: labels.remove("com.docker.compose.volume").map(VolumeKey::new),
                 owned: true,
                 config_hash: labels.remove("com.docker.compose.config-hash"),
+                in_process: true,
             });
         }
     }
     volumes.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(volumes)
+}
+
+/// Whether a volume of that name is a folder of the user's.
+pub fn exists(data: &Path, name: &str) -> bool {
+    labels_path(data, name).exists()
 }
 
 fn labels_path(data: &Path, name: &str) -> PathBuf {

@@ -34,7 +34,7 @@ impl Door {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         rustix::net::bind(&socket, address)?;
         rustix::net::listen(&socket, BACKLOG)?;
-        Ok(Self(AsyncFd::with_interest(socket, Interest::READABLE)?))
+        Ok(Self(watched(socket)?))
     }
 
     /// The next connection, with who made it.
@@ -42,7 +42,7 @@ impl Door {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = self.0.async_io(Interest::READABLE, |door| Ok(rustix::net::accept_with(door, flags)?)).await?;
         let peer = rustix::net::sockopt::socket_peercred(&socket)?;
-        Ok((Link(AsyncFd::new(socket)?), peer))
+        Ok((Link(watched(socket)?), peer))
     }
 }
 
@@ -64,6 +64,11 @@ impl Link {
     pub(super) async fn receive(&self) -> io::Result<Packet> {
         self.0.async_io(Interest::READABLE, receive).await
     }
+}
+
+#[expect(deprecated, reason = "its safe successor does not exist; an `OwnedFd` keeps what the new contract asks for")]
+fn watched(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(socket)
 }
 
 fn receive(socket: &OwnedFd) -> io::Result<Packet> {

@@ -77,6 +77,10 @@ impl Rendezvous {
     /// Makes the folder `runtime/id` (0755 under a private parent) and the socket in it (0666). A socket that an earlier
     /// process left there is replaced. To be called on a tokio runtime.
     pub fn prepare(runtime: &Path, id: &str) -> io::Result<Self> {
+        if super::BINARY.is_empty() {
+            let text = "this build of wcompose has no agent: Wasm services cannot share a network with Linux services";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
         DirBuilder::new().recursive(true).mode(0o700).create(runtime).map_err(|error| at(error, "create", runtime))?;
         fs::set_permissions(runtime, Permissions::from_mode(0o700)).map_err(|error| at(error, "protect", runtime))?;
         let folder = runtime.join(id);
@@ -131,7 +135,10 @@ impl Rendezvous {
                 return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the agents' socket failed"));
             };
             match welcome(hello, volumes).await {
-                Ok(introduction) => return Ok(Agent::new(introduction, self.shared.clone())),
+                Ok(introduction) => {
+                    self.shared.set_health(false);
+                    return Ok(Agent::new(introduction, self.shared.clone()));
+                }
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
                 Err(error) => return Err(error),
             }
@@ -144,6 +151,7 @@ async fn welcome(hello: Hello, volumes: &[String]) -> io::Result<Introduction> {
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
     hello.link.send(&wire::welcome(user.as_raw(), group.as_raw())).await?;
     let mut directories = Vec::new();
+    let mut stopping = false;
     loop {
         let Packet { bytes, mut descriptors } = hello.link.receive().await?;
         match wire::read(&bytes) {
@@ -157,14 +165,14 @@ async fn welcome(hello: Hello, volumes: &[String]) -> io::Result<Introduction> {
             }
             Some(Said::Ready) if directories.len() == volumes.len() => {
                 let Hello { link, resolver, output } = hello;
-                return Ok(Introduction { link, resolver, output, directories });
+                return Ok(Introduction { link, resolver, output, directories, stopping });
             }
             Some(Said::Ready) => {
                 let text = format!("the agent passed {} of {} volumes", directories.len(), volumes.len());
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
-            // A stop signal this early is repeated by whoever sent it: the engine kills after its grace period.
-            Some(Said::Signal | Said::Hello { .. } | Said::Question { .. } | Said::Socket { .. }) | None => {}
+            Some(Said::Signal) => stopping = true,
+            Some(Said::Hello { .. } | Said::Question { .. } | Said::Socket { .. }) | None => {}
         }
     }
 }

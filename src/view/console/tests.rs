@@ -133,6 +133,23 @@ fn a_terminal_is_redrawn_in_place_and_lines_go_past_the_block() {
 }
 
 #[test]
+fn a_flood_of_lines_is_not_slowed_by_the_block_and_a_tick_brings_it_back() {
+    let mut written = Vec::new();
+    let mut out = Vec::new();
+    let streams = Streams { out: &mut out, err: &mut written };
+    let mut console = Console::sized(streams, options(Shown::Tty, attached()), small);
+    console.update(&began(0, "Container shop-db-1", "Starting"), after(0)).unwrap();
+    console.update(&ended(1, "Container shop-db-1", "Started"), after(1)).unwrap();
+    (0..1_000).for_each(|number| console.line(&line(2, "db", &number.to_string()), after(2)).unwrap());
+    assert!(console.is_moving(), "the block is still to come back");
+    console.tick(after(100)).unwrap();
+    assert!(!console.is_moving());
+    drop(console);
+    let draws = String::from_utf8(written).unwrap().matches("[+] Running").count();
+    assert_eq!(draws, 3, "two changes and a tick");
+}
+
+#[test]
 fn more_rows_than_the_terminal_has_never_scroll_until_the_end() {
     let screen = Screen::new(60, 6);
     let (mut out, mut err) = (screen.clone(), screen.clone());

@@ -62,10 +62,9 @@ pub async fn run(mut session: Session, palette: Palette) -> io::Result<()> {
             _ = hangup.recv() => Some(Msg::Quit),
             () = sleep_until(wake) => Some(Msg::Tick(Timestamp::now())),
         };
-        for command in message.map(|message| update(&mut state, message)).unwrap_or_default() {
-            match command {
-                Command::Quit => return Ok(()),
-            }
+        let commands = message.map(|message| update(&mut state, message)).unwrap_or_default();
+        if commands.contains(&Command::Quit) {
+            return Ok(());
         }
         if state.is_dirty() && now() >= last_frame + FRAME {
             guard.terminal.draw(|frame| draw(&state, frame))?;

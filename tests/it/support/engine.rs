@@ -9,13 +9,15 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use serde_json::Value;
+use tar::EntryType;
 
 use super::{Guest, places};
 
 /// An engine that answered.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    socket: String,
+    /// The socket it listens on.
+    pub socket: String,
     peer: Arc<PeerImage>,
 }
 
@@ -72,6 +74,15 @@ impl Engine {
     pub fn call(&self, method: &str, path: &str) -> (u16, Value) {
         let (status, body) = request(&self.socket, method, path, None).expect("the engine answers");
         (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    /// A POST with a JSON body that must work.
+    pub fn post(&self, path: &str, body: &Value) -> Value {
+        let body = body.to_string();
+        let (status, answer) = request(&self.socket, "POST", path, Some(body.as_bytes())).expect("the engine answers");
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!((200..300).contains(&status), "POST {path}: status {status}: {answer}");
+        serde_json::from_str(&answer).unwrap_or(Value::Null)
     }
 
     /// Containers of a project, running or not.
@@ -170,25 +181,9 @@ impl PeerImage {
             return image;
         }
         let binary = std::fs::read(Guest::PeerLinux.path()).expect("the peer is built");
-        let mut header = tar::Header::new_gnu();
-        header.set_size(binary.len() as u64);
-        header.set_mode(0o755);
-        let mut archive = tar::Builder::new(Vec::new());
-        archive.append_data(&mut header, "peer", binary.as_slice()).expect("an archive in memory");
-        // Volumes are mounted and files written here.
-        let mut folder = tar::Header::new_gnu();
-        folder.set_entry_type(tar::EntryType::Directory);
-        folder.set_size(0);
-        folder.set_mode(0o755);
-        archive.append_data(&mut folder, "data/", io::empty()).expect("an archive in memory");
-        let body = archive.into_inner().expect("an archive in memory");
-
-        let tag = format!("wcompose-it-peer:{}", std::process::id());
-        let entrypoint = "changes=ENTRYPOINT%20%5B%22%2Fpeer%22%5D";
-        let path = format!("/images/create?fromSrc=-&repo=wcompose-it-peer&tag={}&{entrypoint}", std::process::id());
-        let (status, answer) = request(socket, "POST", &path, Some(&body)).expect("the engine answers");
-        assert!(status == 200, "the peer's image: {}", String::from_utf8_lossy(&answer));
-        let image = Arc::new(Self { socket: socket.to_owned(), name: tag });
+        let tag = std::process::id().to_string();
+        import(socket, "wcompose-it-peer", &tag, "peer", &binary);
+        let image = Arc::new(Self { socket: socket.to_owned(), name: format!("wcompose-it-peer:{tag}") });
         *slot = Arc::downgrade(&image);
         image
     }
@@ -198,6 +193,23 @@ impl Drop for PeerImage {
     fn drop(&mut self) {
         let _ = request(&self.socket, "DELETE", &format!("/images/{}?force=1", self.name), None);
     }
+}
+
+/// Makes an image from nothing but a program, its entrypoint, and a folder to mount volumes at.
+pub fn import(socket: &str, repository: &str, tag: &str, program: &str, binary: &[u8]) {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (kind, path, content) in [(EntryType::Regular, program, binary), (EntryType::Directory, "data/", &[])] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(content.len() as u64);
+        header.set_mode(0o755);
+        archive.append_data(&mut header, path, content).expect("an archive in memory");
+    }
+    let body = archive.into_inner().expect("an archive in memory");
+    let entrypoint = format!("changes=ENTRYPOINT%20%5B%22%2F{program}%22%5D");
+    let path = format!("/images/create?fromSrc=-&repo={repository}&tag={tag}&{entrypoint}");
+    let (status, answer) = request(socket, "POST", &path, Some(&body)).expect("the engine answers");
+    assert!(status == 200, "importing {repository}: {}", String::from_utf8_lossy(&answer));
 }
 
 /// One call as HTTP/1.0: the answer ends with the connection and comes unchunked.

@@ -13,13 +13,11 @@ use bollard::models::{
 
 use super::{Context, exposed_ports, health_check, labels, log_config, networks};
 use crate::model::{HealthTest, Healthcheck, MountSource};
-use crate::net::agent::{MOUNT, TOKEN};
+use crate::net::agent::{MOUNT, TOKEN, VOLUMES};
 use crate::plan::unit::InstanceSpec;
 
 /// The agent's program in its image.
 const PROGRAM: &str = "/agent";
-/// Targets of the named volumes whose directories the supervisor wants, `:`-joined.
-const VOLUMES: &str = "WCOMPOSE_VOLUMES";
 /// The agent itself needs some 10 kB; the rest is the runtime's own.
 const MEMORY: i64 = 32 * 1024 * 1024;
 /// The agent, its health check, and the runtime's helper threads.
@@ -62,8 +60,10 @@ pub(in crate::engine::docker) fn agent(
         security_opt: Some(vec!["no-new-privileges".into()]),
         readonly_rootfs: Some(true),
         // Without a network namespace of its own the engine refuses the setting.
-        sysctls: (!spec.networks.is_empty())
-            .then(|| HashMap::from([("net.ipv4.ip_unprivileged_port_start".into(), "0".into())])),
+        sysctls: spec
+            .engine_networks()
+            .next()
+            .map(|_| HashMap::from([("net.ipv4.ip_unprivileged_port_start".into(), "0".into())])),
         memory: Some(MEMORY),
         pids_limit: Some(PROCESSES),
         ..HostConfig::default()

@@ -146,7 +146,7 @@ pub(super) fn old_mac_address(spec: &InstanceSpec, api: Api) -> Option<String> {
     if api.joins_all_networks_at_creation() {
         return None;
     }
-    let of_primary = spec.networks.first().and_then(|join| join.attachment.mac.clone());
+    let of_primary = spec.engine_networks().next().and_then(|join| join.attachment.mac.clone());
     of_primary.or_else(|| Document(&spec.service.document).text("mac_address"))
 }
 

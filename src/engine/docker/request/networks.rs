@@ -14,7 +14,7 @@ use crate::plan::unit::{InstanceSpec, NetworkJoin, NetworkSpec, VolumeSpec};
 /// `HostConfig.NetworkMode`.
 pub(super) fn mode(spec: &InstanceSpec, context: &Context) -> String {
     match &spec.service.network_mode {
-        None => spec.networks.first().map_or_else(|| "none".to_owned(), |primary| primary.name.clone()),
+        None => spec.engine_networks().next().map_or_else(|| "none".to_owned(), |primary| primary.name.clone()),
         Some(NetworkMode::None) => "none".into(),
         Some(NetworkMode::Host) => "host".into(),
         Some(NetworkMode::Container(name)) => format!("container:{name}"),
@@ -25,15 +25,19 @@ pub(super) fn mode(spec: &InstanceSpec, context: &Context) -> String {
 
 /// The endpoints given at creation: all of them where the engine can (API 1.44), else the primary one.
 pub(super) fn at_creation(spec: &InstanceSpec, context: &Context) -> Option<NetworkingConfig> {
-    let count = if context.api.joins_all_networks_at_creation() { spec.networks.len() } else { 1 };
+    let count = if context.api.joins_all_networks_at_creation() { usize::MAX } else { 1 };
     let endpoints: HashMap<String, EndpointSettings> =
-        spec.networks.iter().take(count).map(|join| (join.name.clone(), endpoint(spec, join, context))).collect();
+        spec.engine_networks().take(count).map(|join| (join.name.clone(), endpoint(spec, join, context))).collect();
     (!endpoints.is_empty()).then_some(NetworkingConfig { endpoints_config: Some(endpoints) })
 }
 
 /// The networks to join between creation and start.
-pub(in crate::engine::docker) fn joined_later<'a>(spec: &'a InstanceSpec, context: &Context) -> &'a [NetworkJoin] {
-    if context.api.joins_all_networks_at_creation() { &[] } else { spec.networks.get(1..).unwrap_or_default() }
+pub(in crate::engine::docker) fn joined_later<'a>(
+    spec: &'a InstanceSpec,
+    context: &Context,
+) -> impl Iterator<Item = &'a NetworkJoin> + use<'a> {
+    let joined = if context.api.joins_all_networks_at_creation() { usize::MAX } else { 1 };
+    spec.engine_networks().skip(joined)
 }
 
 /// One endpoint.

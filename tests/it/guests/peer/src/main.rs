@@ -9,7 +9,8 @@
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
-use std::{env, fs, process, thread, time::Duration};
+use std::time::{Duration, Instant};
+use std::{env, fs, process, thread};
 
 fn main() {
     #[cfg(unix)]
@@ -57,6 +58,7 @@ fn act(words: &[&str]) -> io::Result<String> {
         }
         ["send", host, port, text] => send(host, port, text.as_bytes()),
         ["get", host, port, path @ ..] => get(host, port, &path.join("/")),
+        ["rounds", host, port, count] => rounds(host, port, number(count)? as usize),
         ["read", path] => fs::read_to_string(path),
         ["write", path, text] => fs::write(path, text).map(|()| "written".to_owned()),
         ["list", path] => {
@@ -128,6 +130,22 @@ fn get(host: &str, port: &str, path: &str) -> io::Result<String> {
     if head.split(' ').nth(1) == Some("200") { Ok(body.to_owned()) } else { Err(io::Error::other(body.to_owned())) }
 }
 
+/// Median of so many round trips of a small message over one connection, in nanoseconds.
+fn rounds(host: &str, port: &str, count: usize) -> io::Result<String> {
+    let mut stream = TcpStream::connect((host, number(port)? as u16))?;
+    stream.set_nodelay(true)?;
+    let mut message = [7; 16];
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        let start = Instant::now();
+        stream.write_all(&message)?;
+        stream.read_exact(&mut message)?;
+        times.push(start.elapsed().as_nanos());
+    }
+    times.sort_unstable();
+    times.get(count / 2).map(u128::to_string).ok_or_else(|| io::Error::other("no rounds"))
+}
+
 type Service = fn(TcpStream) -> io::Result<()>;
 
 fn listen(port: &str, service: Service) -> io::Result<String> {
@@ -146,6 +164,8 @@ fn listen(port: &str, service: Service) -> io::Result<String> {
 }
 
 fn echo(mut stream: TcpStream) -> io::Result<()> {
+    // Not every kind of socket has it.
+    let _ = stream.set_nodelay(true);
     let mut chunk = [0; 64 * 1024];
     loop {
         match stream.read(&mut chunk)? {

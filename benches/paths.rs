@@ -1,0 +1,275 @@
+//! The three figures wcompose is held to, each beside a baseline, taken turn by turn in one run so that a busy machine
+//! disturbs both alike. Run by `benches/run`.
+
+#[expect(dead_code, reason = "the benchmarks use a part of what the scenarios use")]
+#[path = "../tests/it/support/mod.rs"]
+mod support;
+
+use std::error::Error;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketAddrV4, SocketType};
+use rustix::process::Signal;
+use serde_json::json;
+use support::engine::{import, text};
+use support::project::free_port;
+use support::{Engine, Guest, Project, now};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use wcompose::net::agent;
+
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+fn main() -> Outcome {
+    first_byte()?;
+    if let Some(engine) = Engine::answering() {
+        round_trips(&engine)?;
+        ten_services(&engine)?;
+    }
+    Ok(())
+}
+
+/// Exec of `wcompose up` on samples/hello to the first byte of an answer, compiled code cached; beside it the exec of
+/// `wcompose version`, which is what starting the binary costs.
+fn first_byte() -> Outcome {
+    let port = free_port();
+    let project = Project::sample(None, "hello").with("PORT", port);
+    let mut up = Figure::new("up: exec to first byte", "wcompose version");
+    for turn in 0..21 {
+        let start = now();
+        let running = project.start(&["up"]);
+        ask(port)?;
+        let first = start.elapsed();
+        running.signal(Signal::INT);
+        running.end();
+
+        let start = now();
+        project.run(&["version"]).well();
+        // The first turn warms the caches.
+        if turn > 0 {
+            up.take(first, start.elapsed());
+        }
+    }
+    up.print("aim: 20 ms");
+    Ok(())
+}
+
+/// Asks until the first byte of an answer is there.
+fn ask(port: u16) -> Outcome {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let start = now();
+    while start.elapsed() < support::PATIENCE {
+        let answered = TcpStream::connect(address).and_then(|mut stream| {
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+            stream.read_exact(&mut [0])
+        });
+        match answered {
+            Ok(()) => return Ok(()),
+            Err(_) => thread::sleep(Duration::from_micros(200)),
+        }
+    }
+    Err("no answer".into())
+}
+
+/// One small message there and back from a Linux container: to another container, to a listener of this process through
+/// an agent, and to a guest.
+fn round_trips(engine: &Engine) -> Outcome {
+    let port = free_port();
+    let compose = r#"
+services:
+  client: { image: "${PEER}", command: [serve, "80"], ports: ["${PORT}:80"] }
+  echo:   { image: "${PEER}", command: [echo, "7"] }
+  guest:  { image: ./peer.wasm, command: [echo, "7"] }
+"#;
+    let project = Project::on(engine, compose).guest(Guest::Peer).with("PORT", port);
+    project.up();
+    let listener = Listener::start(engine, &project)?;
+    let rounds = |host: &str| -> Outcome<Duration> {
+        Ok(Duration::from_nanos(project.ask(port, &format!("/rounds/{host}/7/2000")).parse()?))
+    };
+    let mut through_agent = Figure::new("container → listener through the agent", "container → container");
+    let mut to_guest = Figure::new("container → guest that echoes", "container → container");
+    for _ in 0..10 {
+        let base = rounds("echo")?;
+        through_agent.take(rounds("listener")?, base);
+        to_guest.take(rounds("guest")?, base);
+    }
+    listener.end(engine);
+    through_agent.print("aim: 1.1x");
+    to_guest.print("reported");
+    Ok(())
+}
+
+/// An echo listener of this process on the project's network: an agent of its own makes the socket.
+struct Listener {
+    container: String,
+    image: String,
+    stop: tokio::sync::oneshot::Sender<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Listener {
+    fn start(engine: &Engine, project: &Project) -> Outcome<Self> {
+        let door = project.root().join("run/bench");
+        let tag = std::process::id().to_string();
+        let image = format!("wcompose-bench-agent:{tag}");
+        import(&engine.socket, "wcompose-bench-agent", &tag, "agent", agent::BINARY);
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (ready, listening) = mpsc::channel();
+        let (told, token) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+            let served = runtime.and_then(|runtime| {
+                runtime.block_on(async {
+                    let door = agent::Rendezvous::prepare(&door, "echo")?;
+                    let _ = told.send((door.folder().to_owned(), door.token().to_owned()));
+                    let agent = door.accept(&[], support::PATIENCE).await?;
+                    let socket = agent.socket(AddressFamily::INET, SocketType::STREAM).await?;
+                    rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 7))?;
+                    rustix::net::listen(&socket, 128)?;
+                    let listener = tokio::net::TcpListener::from_std(socket.into())?;
+                    let _ = ready.send(Ok(()));
+                    tokio::select! {
+                        ended = echo(listener) => ended,
+                        _ = stopped => Ok(()),
+                    }
+                })
+            });
+            if let Err(error) = served {
+                let _ = ready.send(Err(error));
+            }
+        });
+        let (folder, token) = token.recv_timeout(support::PATIENCE)?;
+        let network = format!("{}_default", project.name);
+        let created = engine.post(
+            "/containers/create",
+            &json!({
+                "Image": image,
+                "Env": [format!("{}={token}", agent::TOKEN)],
+                "HostConfig": {
+                    "NetworkMode": network,
+                    "CapDrop": ["ALL"],
+                    "Sysctls": { "net.ipv4.ip_unprivileged_port_start": "0" },
+                    "Mounts": [{ "Type": "bind", "Source": folder, "Target": agent::MOUNT, "ReadOnly": true }],
+                },
+                "NetworkingConfig": { "EndpointsConfig": { network: { "Aliases": ["listener"] } } },
+            }),
+        );
+        let container = text(&created["Id"]);
+        engine.post(&format!("/containers/{container}/start"), &json!({}));
+        listening.recv_timeout(support::PATIENCE)??;
+        Ok(Self { container, image, stop, thread })
+    }
+
+    fn end(self, engine: &Engine) {
+        let _ = self.stop.send(());
+        let _ = self.thread.join();
+        engine.call("DELETE", &format!("/containers/{}?force=1", self.container));
+        engine.call("DELETE", &format!("/images/{}?force=1", self.image));
+    }
+}
+
+/// Sends back what comes, one connection after another.
+async fn echo(listener: tokio::net::TcpListener) -> io::Result<()> {
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let mut chunk = [0; 4096];
+        while let Ok(length @ 1..) = stream.read(&mut chunk).await {
+            stream.write_all(&chunk[..length]).await?;
+        }
+    }
+}
+
+/// `up -d` of ten Linux services, beside the same calls made by hand as fast as the engine takes them.
+fn ten_services(engine: &Engine) -> Outcome {
+    let services: String =
+        (0..10).map(|n| format!("  s{n}: {{ image: \"${{PEER}}\", command: [sleep, \"600\"] }}\n")).collect();
+    let project = Project::on(engine, &format!("services:\n{services}"));
+    let mut up = Figure::new("up -d of ten Linux services", "the raw API");
+    for turn in 0..6 {
+        let start = now();
+        project.up();
+        let ours = start.elapsed();
+        project.run(&["down", "-t", "0"]).well();
+        let raw = by_hand(engine)?;
+        // The first turn warms the caches.
+        if turn > 0 {
+            up.take(ours, raw);
+        }
+    }
+    up.print("aim: 1.05x");
+    Ok(())
+}
+
+fn by_hand(engine: &Engine) -> Outcome<Duration> {
+    let network = format!("wcompose-bench-{}", std::process::id());
+    let names: Vec<String> = (0..10).map(|n| format!("{network}-{n}")).collect();
+    let all_at_once = |call: &(dyn Fn(&str) + Sync)| {
+        thread::scope(|scope| names.iter().for_each(|name| drop(scope.spawn(move || call(name)))));
+    };
+    let start = now();
+    engine.post("/networks/create", &json!({ "Name": network, "CheckDuplicate": true }));
+    all_at_once(&|name| {
+        let body = json!({ "Image": engine.peer(), "Cmd": ["sleep", "600"], "HostConfig": { "NetworkMode": network } });
+        engine.post(&format!("/containers/create?name={name}"), &body);
+    });
+    all_at_once(&|name| {
+        engine.post(&format!("/containers/{name}/start"), &json!({}));
+    });
+    let taken = start.elapsed();
+    all_at_once(&|name| {
+        engine.call("DELETE", &format!("/containers/{name}?force=1"));
+    });
+    engine.call("DELETE", &format!("/networks/{network}"));
+    Ok(taken)
+}
+
+/// Pairs of a time and its baseline.
+struct Figure {
+    what: &'static str,
+    against: &'static str,
+    pairs: Vec<(Duration, Duration)>,
+}
+
+impl Figure {
+    fn new(what: &'static str, against: &'static str) -> Self {
+        Self { what, against, pairs: Vec::new() }
+    }
+
+    fn take(&mut self, time: Duration, baseline: Duration) {
+        self.pairs.push((time, baseline));
+    }
+
+    /// Medians, and the median of the ratios of each pair.
+    fn print(&self, note: &str) {
+        let time = median(self.pairs.iter().map(|pair| pair.0.as_secs_f64()));
+        let baseline = median(self.pairs.iter().map(|pair| pair.1.as_secs_f64()));
+        let ratio = median(self.pairs.iter().map(|pair| pair.0.as_secs_f64() / pair.1.as_secs_f64()));
+        let line = format!(
+            "{:<40} {:>10} = {ratio:.2}x {} ({}); {note}\n",
+            self.what,
+            shown(time),
+            self.against,
+            shown(baseline)
+        );
+        let _ = io::stdout().write_all(line.as_bytes());
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn shown(seconds: f64) -> String {
+    match seconds {
+        s if s < 1e-3 => format!("{:.1} µs", s * 1e6),
+        s if s < 1.0 => format!("{:.1} ms", s * 1e3),
+        s => format!("{s:.2} s"),
+    }
+}

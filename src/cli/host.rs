@@ -1,0 +1,373 @@
+//! A supervisor in this process: engines, the deciding loop, the control socket, and the road from a wish to a plan.
+//!
+//! Foreground `up` holds one and looks at it through the same [`Session`] that another shell gets over the socket;
+//! `up -d` leaves one behind. Preparing an `up` (loading, images) runs beside everything else and is given up
+//! when a `down` or another `up` arrives.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::outcome::{Failure, Outcome};
+use super::paths::ProjectPaths;
+use super::prepare::{self, Wanted};
+use super::resolve::{Progress, Step};
+use super::settings::Settings;
+use super::known::{self, Known, Stopped};
+use super::{load, output};
+use crate::control::lock::Lock;
+use crate::control::server;
+use crate::engine::Engine as _;
+use crate::engine::engines::Engines;
+use crate::event::Event;
+use crate::model::{Project, ProjectName, ServiceName};
+use crate::plan::{self, DownOptions};
+use crate::plan::unit::Plan;
+use crate::session::{Attach, Command, DownRequest, LogInterest, Reply, Request, Session, UpRequest};
+use crate::supervisor::signals::Signals;
+use crate::supervisor::{self, Goal, Lifetime, Order, Setup, Verb};
+
+/// How a host is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// For one command: nobody else commands it, and what it started stays when it ends.
+    Once,
+    /// In the foreground: other shells may command it, containers' output is followed.
+    Foreground,
+    /// Detached.
+    Background,
+}
+
+/// A running supervisor.
+pub struct Host {
+    road: Road,
+    requests: mpsc::Sender<Request>,
+    drive: JoinHandle<supervisor::Outcome>,
+    tasks: JoinSet<()>,
+    socket: Option<PathBuf>,
+    /// Held as long as the host lives: one supervisor a project.
+    _lock: Option<Lock>,
+}
+
+impl Host {
+    /// Starts one. `lock` is the project's; [`Use::Once`] needs none when no guests come of it.
+    pub fn start(settings: &Settings, project: &ProjectName, paths: &ProjectPaths, lock: Option<Lock>, usage: Use) -> Result<Self, Failure> {
+        let engines = Arc::new(Engines::new(settings.docker_host.clone(), paths.engine_folders()));
+        let (orders, taken) = mpsc::channel(64);
+        let (requests, wishes) = mpsc::channel(16);
+        let setup = Setup {
+            project: project.clone(),
+            directory: settings.load.directory.clone(),
+            files: Vec::new(),
+            logs: Some(paths.logs.clone()),
+            follow_linux: usage == Use::Foreground,
+            lifetime: if usage == Use::Foreground { Lifetime::UntilIdle } else { Lifetime::UntilDown },
+            dial: dial(engines.clone()),
+            commands: requests.clone(),
+        };
+        let socket = (usage != Use::Once).then(|| paths.socket.clone());
+        let listener = socket.as_deref().map(server::listen).transpose()?;
+        #[expect(clippy::disallowed_methods, reason = "the host owns the loop and joins it in `ended`")]
+        let drive = tokio::spawn(supervisor::run(engines.clone(), setup, taken));
+        let mut tasks = JoinSet::new();
+        if let Some(listener) = listener {
+            let (attaches, attached) = mpsc::channel(16);
+            tasks.spawn(server::serve(listener, attaches, requests.clone()));
+            tasks.spawn(pass_on(attached, orders.clone()));
+        }
+        let road = Road { engines, orders, project: project.clone(), paths: paths.clone() };
+        tasks.spawn(Router { road: road.clone(), preparing: None }.run(wishes));
+        Ok(Self { road, requests, drive, tasks, socket, _lock: lock })
+    }
+
+    /// A session on it, as another shell would get one.
+    pub async fn session(&self, logs: LogInterest) -> Result<Session, Failure> {
+        self.road.session(logs).await
+    }
+
+    /// The way to its plans, for a command that prepares one itself.
+    pub fn road(&self) -> Road {
+        self.road.clone()
+    }
+
+    /// Where its wishes go.
+    pub fn requests(&self) -> mpsc::Sender<Request> {
+        self.requests.clone()
+    }
+
+    /// Asks it to end: gracefully the first time, by killing the second, at once the third.
+    pub async fn signal(&self) {
+        let _ = self.road.orders.send(Order::Signal).await;
+    }
+
+    /// Waits until it ended, and takes its socket away.
+    pub async fn ended(mut self) {
+        if let Err(error) = (&mut self.drive).await
+            && error.is_panic()
+        {
+            output::error("the supervisor failed", &["this is a bug in wcompose: please report it".to_owned()]);
+        }
+        self.tasks.shutdown().await;
+        if let Some(socket) = &self.socket {
+            let _ = std::fs::remove_file(socket);
+        }
+    }
+
+    /// Lets go: what runs goes on without a supervisor.
+    pub async fn leave(self) {
+        let Self { road, requests, drive, mut tasks, .. } = self;
+        tasks.shutdown().await;
+        drop((road, requests));
+        let _ = drive.await;
+    }
+}
+
+/// `wcompose supervise`: holds a project until it is taken down.
+pub async fn supervise(settings: Settings) -> Outcome {
+    let name = settings.load.project_name.clone().ok_or_else(|| Failure::new("`supervise` needs `--project-name`", []))?;
+    let project = ProjectName::new(name);
+    let paths = settings.paths.project(&project)?;
+    let lock = Lock::acquire(&paths.lock)?.map_err(|holder| Failure::new(format!("project `{project}` has a supervisor already ({holder})"), []))?;
+    let mut signals = Signals::listen()?;
+    let host = Host::start(&settings, &project, &paths, Some(lock), Use::Background)?;
+    super::detach::tell_ready()?;
+    let orders = host.road.orders.clone();
+    let mut ended = Box::pin(host.ended());
+    loop {
+        tokio::select! {
+            () = &mut ended => return Ok(ExitCode::SUCCESS),
+            _ = signals.next() => {
+                let _ = orders.send(Order::Signal).await;
+            }
+        }
+    }
+}
+
+async fn pass_on(mut attached: mpsc::Receiver<Attach>, orders: mpsc::Sender<Order>) {
+    while let Some(attach) = attached.recv().await {
+        let _ = orders.send(Order::Attach(attach)).await;
+    }
+}
+
+/// How probes reach a guest.
+fn dial(engines: Arc<Engines>) -> supervisor::probe::Dial {
+    Arc::new(move |instance, port| {
+        let wasm = engines.wasm().clone();
+        Box::pin(async move { wasm.dial(&instance, port).await })
+    })
+}
+
+/// Turns wishes into orders. `Up` and `Down` need files and engines; the loop is given plans only.
+struct Router {
+    road: Road,
+    preparing: Option<JoinHandle<()>>,
+}
+
+impl Router {
+    async fn run(mut self, mut wishes: mpsc::Receiver<Request>) {
+        while let Some(Request { command, reply }) = wishes.recv().await {
+            match command {
+                Command::Up(up) => {
+                    self.give_up_preparing();
+                    let road = self.road.clone();
+                    #[expect(clippy::disallowed_methods, reason = "held in `preparing`, aborted when another wish replaces it")]
+                    let task = tokio::spawn(async move {
+                        let answer = road.up(*up).await;
+                        let _ = reply.send(answer);
+                    });
+                    self.preparing = Some(task);
+                }
+                Command::Down(down) => {
+                    self.give_up_preparing();
+                    let road = self.road.clone();
+                    #[expect(clippy::disallowed_methods, reason = "held in `preparing`, aborted when another wish replaces it")]
+                    let task = tokio::spawn(async move {
+                        let answer = road.down(down).await;
+                        let _ = reply.send(answer);
+                    });
+                    self.preparing = Some(task);
+                }
+                Command::Stop { services, timeout } => self.command(Verb::Stop { timeout }, services, reply).await,
+                Command::Start { services } => self.command(Verb::Start, services, reply).await,
+                Command::Restart { services, timeout } => self.command(Verb::Restart { timeout }, services, reply).await,
+                Command::Kill { services, signal } => self.command(Verb::Kill { signal }, services, reply).await,
+            }
+        }
+        self.give_up_preparing();
+    }
+
+    /// An `up` that is not planned yet is dropped; its asker is told so by the dropped reply.
+    fn give_up_preparing(&mut self) {
+        if let Some(task) = self.preparing.take() {
+            task.abort();
+        }
+    }
+
+    async fn command(&self, verb: Verb, services: Vec<ServiceName>, reply: oneshot::Sender<Reply>) {
+        let command = supervisor::Command { verb, services };
+        let _ = self.road.orders.send(Order::Command { command, reply }).await;
+    }
+}
+
+/// The road from files to a plan in the loop.
+#[derive(Clone)]
+pub struct Road {
+    engines: Arc<Engines>,
+    orders: mpsc::Sender<Order>,
+    project: ProjectName,
+    paths: ProjectPaths,
+}
+
+impl Road {
+    /// A whole `up`: load, resolve, plan, carry out.
+    async fn up(&self, up: UpRequest) -> Reply {
+        let outcome = match self.resolve(up).await {
+            Ok(wanted) => self.carry_out(&wanted).await,
+            Err(failure) => Err(failure),
+        };
+        match outcome {
+            Ok(reply) => reply,
+            Err(failure) => {
+                self.end_if_empty().await;
+                Reply::Refused(output::text(&failure))
+            }
+        }
+    }
+
+    /// Loads and resolves images; progress goes to the sessions.
+    pub async fn resolve(&self, up: UpRequest) -> Result<Wanted, Failure> {
+        prepare::resolve(up, &self.engines, &self.paths.image_folders(), &self.progress()).await
+    }
+
+    /// Plans from what is there now and has the plan carried out. What fails before anything ran leaves nothing behind.
+    pub async fn carry_out(&self, wanted: &Wanted) -> Result<Reply, Failure> {
+        self.hold().await?;
+        let prepared = match wanted.plan(&self.engines).await {
+            Ok(prepared) => prepared,
+            Err(failure) => {
+                let _ = self.orders.send(Order::Release).await;
+                return Err(failure);
+            }
+        };
+        if self.engines.is_connected() {
+            self.paths.note_engine();
+        }
+        let fresh = prepared.observed.instances.is_empty();
+        let reply = self.adopt(prepared.plan, Goal::Up).await?;
+        let failed = matches!(&reply, Reply::Settled { failures } if !failures.is_empty());
+        if failed && fresh && self.nothing_ran().await {
+            self.take_down(&DownRequest::default(), Some(&wanted.project)).await?;
+        }
+        Ok(reply)
+    }
+
+    async fn down(&self, down: DownRequest) -> Reply {
+        let project = match down.load.as_deref().map(load::load).transpose() {
+            Ok(loaded) => loaded.map(|loaded| loaded.project),
+            Err(failure) => return Reply::Refused(output::text(&failure)),
+        };
+        match self.take_down(&down, project.as_ref()).await {
+            Ok(reply) => reply,
+            Err(failure) => Reply::Refused(output::text(&failure)),
+        }
+    }
+
+    /// What is there is taken down, in the order of the files if there are any.
+    pub async fn take_down(&self, down: &DownRequest, project: Option<&Project>) -> Result<Reply, Failure> {
+        self.hold().await?;
+        match self.plan_down(down, project).await {
+            Ok(plan) => self.adopt(plan, Goal::Down(down.services.clone())).await,
+            Err(failure) => {
+                let _ = self.orders.send(Order::Release).await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// The plan of a `down`.
+    pub async fn plan_down(&self, down: &DownRequest, project: Option<&Project>) -> Result<Plan, Failure> {
+        let observed = self.observe().await?;
+        let options = DownOptions {
+            services: down.services.clone(),
+            volumes: down.volumes,
+            remove_orphans: down.remove_orphans,
+            timeout: down.timeout.map(Duration::from_secs),
+        };
+        let target = project.map_or(plan::Target::Labels, plan::Target::Project);
+        Ok(plan::down(target, &observed, &options))
+    }
+
+    /// Makes what exists known to the loop.
+    pub async fn know(&self, project: &Project, stopped: &Stopped) -> Result<Known, Failure> {
+        let mut known = known::known(project, &self.observe().await?, stopped);
+        self.adopt(std::mem::take(&mut known.plan), Goal::Up).await?;
+        Ok(known)
+    }
+
+    /// Connects the Docker engine.
+    pub async fn connect(&self) -> Result<(), Failure> {
+        self.engines.docker().await?;
+        self.paths.note_engine();
+        Ok(())
+    }
+
+    /// What exists now.
+    pub async fn observe(&self) -> Result<plan::observed::Observed, Failure> {
+        Ok(self.engines.observe(&self.project).await?)
+    }
+
+    /// Hands a plan to the loop and waits until it is carried out as far as it can be.
+    pub async fn adopt(&self, plan: Plan, goal: Goal) -> Result<Reply, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.orders.send(Order::Adopt { plan, goal, reply }).await;
+        answer.await.map_err(|_| ending())
+    }
+
+    /// A session on the loop.
+    pub async fn session(&self, logs: LogInterest) -> Result<Session, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.orders.send(Order::Attach(Attach { logs, reply })).await;
+        answer.await.map_err(|_| ending())
+    }
+
+    /// Asks the loop to begin nothing until the next plan, and waits until nothing is under way.
+    async fn hold(&self) -> Result<(), Failure> {
+        let (reply, held) = oneshot::channel();
+        let _ = self.orders.send(Order::Hold { reply }).await;
+        held.await.map_err(|_| ending())
+    }
+
+    async fn nothing_ran(&self) -> bool {
+        let session = self.session(LogInterest::default()).await;
+        session.is_ok_and(|session| session.snapshot.instances.values().all(|instance| instance.started.is_none()))
+    }
+
+    /// A supervisor that holds nothing after a failed `up` has no reason to stay.
+    async fn end_if_empty(&self) {
+        let session = self.session(LogInterest::default()).await;
+        if session.is_ok_and(|session| session.snapshot.instances.is_empty()) {
+            let _ = self.adopt(Plan::default(), Goal::Down(Vec::new())).await;
+        }
+    }
+
+    /// Progress of images, as events beside all others. A full channel drops a line of output, never a state.
+    fn progress(&self) -> Progress {
+        let orders = self.orders.clone();
+        Arc::new(move |id, status, step| {
+            let (id, status) = (id.to_owned(), status.to_owned());
+            let event = match step {
+                Step::Working | Step::Output => Event::StepStarted { id, status },
+                Step::Done => Event::StepFinished { id, status },
+            };
+            let _ = orders.try_send(Order::Tell(event));
+        })
+    }
+}
+
+fn ending() -> Failure {
+    Failure::new("the supervisor is ending", [])
+}

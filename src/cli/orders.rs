@@ -1,0 +1,98 @@
+//! `start`, `stop`, `restart`: wishes about what exists, to the supervisor if one runs, else carried out from here.
+
+use std::time::Duration;
+
+use super::args::Stop;
+use super::host::{Host, Use};
+use super::known::Stopped;
+use super::outcome::{Failure, Outcome};
+use super::paths::ProjectPaths;
+use super::screen::{Screen, ask, conclude};
+use super::settings::Settings;
+use super::target::Target;
+use crate::control::client;
+use crate::session::{Command, LogInterest, Session};
+use crate::supervisor::signals::Signals;
+use crate::view::console::Lines;
+use crate::view::{Followed, follow};
+
+/// Runs `start`.
+pub async fn start(settings: Settings, services: Vec<String>) -> Outcome {
+    let target = Target::find(&settings)?;
+    let services = target.services(&services)?;
+    order(settings, target, Command::Start { services }).await
+}
+
+/// Runs `stop`.
+pub async fn stop(settings: Settings, args: Stop) -> Outcome {
+    let target = Target::find(&settings)?;
+    let services = target.services(&args.services)?;
+    order(settings, target, Command::Stop { services, timeout: args.timeout.map(Duration::from_secs) }).await
+}
+
+/// Runs `restart`.
+pub async fn restart(settings: Settings, args: Stop) -> Outcome {
+    let target = Target::find(&settings)?;
+    let services = target.services(&args.services)?;
+    order(settings, target, Command::Restart { services, timeout: args.timeout.map(Duration::from_secs) }).await
+}
+
+async fn order(settings: Settings, target: Target, command: Command) -> Outcome {
+    let paths = settings.paths.project(&target.name)?;
+    if let Some(session) = client::connect(&paths.socket, LogInterest::default()).await? {
+        return carry_out(&settings, session, command).await;
+    }
+    let host = Host::start(&settings, &target.name, &paths, None, Use::Once)?;
+    let known = know(&host, &target, &paths, &command).await;
+    let outcome = match known {
+        Ok(()) => {
+            let session = host.session(LogInterest::default()).await?;
+            carry_out(&settings, session, command).await
+        }
+        Err(failure) => Err(failure),
+    };
+    host.leave().await;
+    outcome
+}
+
+/// Makes the containers that exist known to the loop. Guests lived in a supervisor that is gone.
+async fn know(host: &Host, target: &Target, paths: &ProjectPaths, command: &Command) -> Result<(), Failure> {
+    let road = host.road();
+    target.connect(&road, paths).await?;
+    let project = target.project.as_ref().ok_or_else(|| {
+        Failure::new(format!("project `{}`: no compose file", target.name), ["name it with `-f`".to_owned()])
+    })?;
+    let stopped = match command {
+        Command::Start { services } | Command::Restart { services, .. } => Stopped::Started(services.clone()),
+        Command::Up(_) | Command::Down(_) | Command::Stop { .. } | Command::Kill { .. } => Stopped::Left,
+    };
+    let known = road.know(project, &stopped).await?;
+    let starts = stopped != Stopped::Left;
+    if starts && known.lost_guests {
+        return Err(Failure::new(
+            format!("project `{}` has Wasm services, and its supervisor is gone", target.name),
+            ["`up -d` starts them again; what did not change stays as it is".to_owned()],
+        ));
+    }
+    if starts && known.instances == 0 {
+        return Err(Failure::new(format!("project `{}` has no containers to start", target.name), ["`up -d` makes them".to_owned()]));
+    }
+    Ok(())
+}
+
+async fn carry_out(settings: &Settings, mut session: Session, command: Command) -> Outcome {
+    let mut signals = Signals::listen()?;
+    let mut screen = Screen::new(settings, Lines::Kept);
+    let mut console = screen.console(&session)?;
+    let answer = ask(&session.commands, command).await;
+    let work = async {
+        tokio::select! {
+            reply = answer => reply.map_err(|_| Failure::new("the supervisor gave up: another command took over", [])),
+            _ = signals.next() => Err(Failure::Interrupted),
+        }
+    };
+    match follow(&mut session, &mut console, work).await? {
+        Followed::Until(reply) => conclude(&mut console, reply?),
+        Followed::Ended => Err(Failure::new("the supervisor ended", [])),
+    }
+}

@@ -1,0 +1,71 @@
+//! Arguments and environment, resolved once and passed on whole.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Read};
+
+use anyhow::Context as _;
+
+use super::args::{Ansi, Progress, Root, word};
+use super::outcome::Failure;
+use super::paths::Paths;
+use crate::session::LoadRequest;
+
+/// Everything about a run that is not particular to its command.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What to load.
+    pub load: LoadRequest,
+    /// Folders.
+    pub paths: Paths,
+    /// Control characters on standard error, colours on standard output.
+    pub ansi: Ansi,
+    /// How progress is shown; `Auto` is resolved already.
+    pub progress: Progress,
+    /// Print what would be done.
+    pub dry_run: bool,
+    /// `DOCKER_HOST`.
+    pub docker_host: Option<String>,
+}
+
+impl Settings {
+    /// Reads the environment, and standard input where a file is `-`.
+    pub fn new(root: Root) -> Result<Self, Failure> {
+        let environment: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let directory = std::env::current_dir().context("find the working directory")?;
+        let stdin = if root.files.iter().any(|file| file == "-") {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).context("read the compose file from standard input")?;
+            Some(text)
+        } else {
+            None
+        };
+        let ansi = root.ansi.or_else(|| environment.get("COMPOSE_ANSI").and_then(|text| word(text))).unwrap_or(Ansi::Auto);
+        let progress = root.progress.or_else(|| environment.get("COMPOSE_PROGRESS").and_then(|text| word(text))).unwrap_or(Progress::Auto);
+        let progress = match (progress, ansi) {
+            (Progress::Auto, Ansi::Never) => Progress::Plain,
+            (Progress::Auto, Ansi::Always) => Progress::Tty,
+            (Progress::Auto, Ansi::Auto) if std::io::stderr().is_terminal() => Progress::Tty,
+            (Progress::Auto, Ansi::Auto) => Progress::Plain,
+            (chosen, _) => chosen,
+        };
+        Ok(Self {
+            paths: Paths::new(&environment)?,
+            docker_host: environment.get("DOCKER_HOST").filter(|host| !host.is_empty()).cloned(),
+            load: LoadRequest {
+                directory,
+                files: root.files,
+                stdin,
+                project_directory: root.project_directory,
+                project_name: root.project_name,
+                profiles: root.profiles,
+                env_files: root.env_files,
+                environment,
+            },
+            ansi,
+            progress,
+            dry_run: root.dry_run,
+        })
+    }
+}

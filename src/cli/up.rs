@@ -1,0 +1,266 @@
+//! `wcompose up`: in the foreground as the supervisor itself, or detached.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::args::{Pull, Up};
+use super::host::{Host, Use};
+use super::outcome::{Failure, Outcome};
+use super::paths::ProjectPaths;
+use super::screen::{Screen, ask, conclude};
+use super::settings::Settings;
+use super::{detach, load, output, prepare};
+use crate::compose::Loaded;
+use crate::control::client;
+use crate::control::lock::Lock;
+use crate::engine::engines::Engines;
+use crate::image::kind::wasm_sign;
+use crate::model::{PullPolicy, ServiceName};
+use crate::session::{Command, LogInterest, LogMode, Reply, Request, Session, UpOptions, UpRequest};
+use crate::supervisor::signals::Signals;
+use crate::view::console::Lines;
+use crate::view::log::{LogFormat, Names, Times};
+use crate::view::{Followed, follow};
+
+/// Runs `up`.
+pub async fn up(settings: Settings, args: Up) -> Outcome {
+    let loaded = load::load_and_warn(&settings.load)?;
+    let request = UpRequest { load: settings.load.clone(), options: options(&args)? };
+    prepare::project(&request)?;
+    let paths = settings.paths.project(&loaded.project.name)?;
+    if settings.dry_run {
+        dry_run(&settings, &paths, request).await
+    } else if args.detach || args.wait || args.no_start {
+        detached(&settings, &loaded, &paths, request).await
+    } else {
+        attached(&settings, &args, &loaded, &paths, request).await
+    }
+}
+
+/// Prints the plan and does nothing.
+async fn dry_run(settings: &Settings, paths: &ProjectPaths, request: UpRequest) -> Outcome {
+    let engines = Engines::new(settings.docker_host.clone(), paths.engine_folders());
+    let quiet: super::resolve::Progress = std::sync::Arc::new(|_, _, _| {});
+    let wanted = prepare::resolve(request, &engines, &paths.image_folders(), &quiet).await?;
+    output::print(&wanted.plan(&engines).await?.plan.to_string());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts, and returns once everything reached its state. Guests are left with a supervisor; containers need none.
+async fn detached(settings: &Settings, loaded: &Loaded, paths: &ProjectPaths, request: UpRequest) -> Outcome {
+    let mut signals = Signals::listen()?;
+    let known_guests = loaded.project.services.values().any(|service| wasm_sign(service).is_some());
+    if let Some(session) = client::connect(&paths.socket, LogInterest::default()).await? {
+        return remote(settings, session, request, &mut signals).await;
+    }
+    if !known_guests {
+        let host = Host::start(settings, &loaded.project.name, paths, None, Use::Once)?;
+        let mut session = host.session(LogInterest::default()).await?;
+        let mut screen = Screen::new(settings, Lines::Kept);
+        let mut console = screen.console(&session)?;
+        let road = host.road();
+        let work = async {
+            let wanted = road.resolve(request.clone()).await?;
+            if wanted.has_guests() { Ok(None) } else { road.carry_out(&wanted).await.map(Some) }
+        };
+        let work = async {
+            tokio::select! {
+                done = work => done,
+                _ = signals.next() => Err(Failure::Interrupted),
+            }
+        };
+        let reply = match follow(&mut session, &mut console, work).await? {
+            Followed::Until(reply) => reply?,
+            Followed::Ended => return Err(Failure::new("the supervisor ended", [])),
+        };
+        if let Some(reply) = reply {
+            let outcome = conclude(&mut console, reply);
+            drop((session, road));
+            host.leave().await;
+            return outcome;
+        }
+        drop((session, road));
+        host.leave().await;
+    }
+    // Lines of what fails help to explain it.
+    let interest = LogInterest { mode: LogMode::Follow, ..LogInterest::default() };
+    let session = detach::spawn_supervisor(paths, &loaded.project.name, interest).await?;
+    remote(settings, session, request, &mut signals).await
+}
+
+/// Hands the request to a supervisor and shows what comes of it.
+async fn remote(settings: &Settings, mut session: Session, request: UpRequest, signals: &mut Signals) -> Outcome {
+    let mut screen = Screen::new(settings, Lines::Kept);
+    let mut console = screen.console(&session)?;
+    let answer = ask(&session.commands, Command::Up(Box::new(request))).await;
+    let work = async {
+        tokio::select! {
+            reply = answer => reply.map_err(|_| Failure::new("the supervisor gave up: another command took over", [])),
+            _ = signals.next() => Err(Failure::Interrupted),
+        }
+    };
+    match follow(&mut session, &mut console, work).await? {
+        Followed::Until(reply) => conclude(&mut console, reply?),
+        Followed::Ended => Err(Failure::new("the supervisor ended", ["its log is in the state folder".to_owned()])),
+    }
+}
+
+/// Runs in the foreground until everything ended or the user ends it.
+async fn attached(settings: &Settings, args: &Up, loaded: &Loaded, paths: &ProjectPaths, request: UpRequest) -> Outcome {
+    let mut signals = Signals::listen()?;
+    let interest = LogInterest { mode: LogMode::Follow, services: names(&args.services), ..LogInterest::default() };
+    let (host, mut session) = match Lock::acquire(&paths.lock)? {
+        Ok(lock) => {
+            let host = Host::start(settings, &loaded.project.name, paths, Some(lock), Use::Foreground)?;
+            let session = host.session(interest).await?;
+            (Some(host), session)
+        }
+        Err(holder) => {
+            let session = client::connect(&paths.socket, interest).await?;
+            let message = format!("project `{}` has a supervisor ({holder}) that does not answer", loaded.project.name);
+            (None, session.ok_or_else(|| Failure::new(message, ["end that process, then try again".to_owned()]))?)
+        }
+    };
+    let format = LogFormat {
+        names: if args.no_log_prefix { Names::Hidden } else { Names::Shown },
+        times: if args.timestamps { Times::Shown } else { Times::Hidden },
+    };
+    let mut screen = Screen::new(settings, Lines::Shown { format, services: names(&args.services) });
+    if args.no_color {
+        screen.plain_lines();
+    }
+    let mut console = screen.console(&session)?;
+    let mut ender = Ender { host, commands: session.commands.clone(), asked: 0 };
+    let mut answer = Some(ask(&session.commands, Command::Up(Box::new(request))).await);
+    let mut failed = false;
+    loop {
+        let happened = async {
+            tokio::select! {
+                reply = wait(&mut answer) => Happened::Settled(reply),
+                _ = signals.next() => Happened::Signal,
+            }
+        };
+        match follow(&mut session, &mut console, happened).await? {
+            Followed::Until(Happened::Settled(reply)) => {
+                answer = None;
+                // What runs in this process ends with it: after a failure everything is stopped, then told.
+                if let Some(reply) = reply
+                    && let Err(failure) = conclude(&mut console, reply)
+                {
+                    output::failure(&failure);
+                    failed = true;
+                    ender.end().await;
+                }
+            }
+            Followed::Until(Happened::Signal) => {
+                if ender.asked == 0 && !failed {
+                    console.say("Gracefully Stopping... press Ctrl+C again to force", jiff::Timestamp::now())?;
+                }
+                if !ender.end().await {
+                    return Err(Failure::Interrupted);
+                }
+            }
+            Followed::Ended => break,
+        }
+    }
+    let interrupted = ender.asked > 0 && !failed;
+    if let Some(host) = ender.host {
+        host.ended().await;
+    }
+    if failed {
+        Err(Failure::Told(1))
+    } else if interrupted {
+        Err(Failure::Interrupted)
+    } else {
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+enum Happened {
+    Settled(Option<Reply>),
+    Signal,
+}
+
+/// The answer, once; never again afterwards.
+async fn wait(answer: &mut Option<oneshot::Receiver<Reply>>) -> Option<Reply> {
+    match answer {
+        Some(receiver) => receiver.await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends what is attached: first gracefully, then by killing.
+struct Ender {
+    host: Option<Host>,
+    commands: mpsc::Sender<Request>,
+    asked: u32,
+}
+
+impl Ender {
+    /// `false` when there is nothing left to ask for.
+    async fn end(&mut self) -> bool {
+        self.asked += 1;
+        if let Some(host) = &self.host {
+            host.signal().await;
+            return self.asked < 3;
+        }
+        let command = match self.asked {
+            1 => Command::Stop { services: Vec::new(), timeout: None },
+            2 => Command::Kill { services: Vec::new(), signal: "SIGKILL".into() },
+            _ => return false,
+        };
+        // The answer is of no interest: the session shows what becomes of it.
+        drop(ask(&self.commands, command).await);
+        true
+    }
+}
+
+/// The options of a command line.
+fn options(args: &Up) -> Result<UpOptions, Failure> {
+    let mut scale = BTreeMap::new();
+    for entry in &args.scale {
+        let parsed = entry.split_once('=').and_then(|(service, count)| Some((service.to_owned(), count.parse().ok()?)));
+        let (service, count) = parsed.ok_or_else(|| Failure::new(format!("`--scale {entry}`"), ["write SERVICE=N, such as `web=3`".to_owned()]))?;
+        scale.insert(service, count);
+    }
+    let mut allow_egress = Vec::new();
+    for entry in &args.allow_egress {
+        let (service, target) = entry
+            .split_once('=')
+            .ok_or_else(|| Failure::new(format!("`--allow-egress {entry}`"), ["write SERVICE=TARGET, such as `gateway=api.example.com:443`".to_owned()]))?;
+        allow_egress.push((service.to_owned(), target.to_owned()));
+    }
+    Ok(UpOptions {
+        services: names(&args.services),
+        build: args.build,
+        no_build: args.no_build,
+        pull: match args.pull {
+            Pull::Policy => None,
+            Pull::Always => Some(PullPolicy::Always),
+            Pull::Missing => Some(PullPolicy::Missing),
+            Pull::Never => Some(PullPolicy::Never),
+        },
+        force_recreate: args.force_recreate,
+        no_recreate: args.no_recreate,
+        no_deps: args.no_deps,
+        no_start: args.no_start,
+        remove_orphans: args.remove_orphans,
+        timeout: args.timeout,
+        scale,
+        allow_egress,
+    })
+}
+
+fn names(services: &[String]) -> Vec<ServiceName> {
+    services.iter().map(|name| ServiceName::from(name.as_str())).collect()
+}
+
+/// `up -d` of the whole project, for a view that wants it running.
+pub async fn start(settings: &Settings) -> Result<(), Failure> {
+    let loaded = load::load_and_warn(&settings.load)?;
+    let request = UpRequest { load: settings.load.clone(), options: UpOptions::default() };
+    let paths = settings.paths.project(&loaded.project.name)?;
+    detached(settings, &loaded, &paths, request).await.map(|_| ())
+}

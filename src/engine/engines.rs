@@ -1,0 +1,115 @@
+//! All engines of one supervisor as one [`Engine`]: each step and instance goes to the engine that runs it.
+//! The Docker engine is connected when it is first needed: a project of Wasm services alone runs without one.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::OnceCell;
+
+use super::docker::Docker;
+use super::wasm::{Folders, Wasm};
+use super::{Engine, Handle, Outlet, Result};
+use crate::model::{Project, ProjectName};
+use crate::net::directory::Directory;
+use crate::net::stack::Fabric;
+use crate::plan::observed::{Existing, ExistingKind, Observed, RunState};
+use crate::plan::unit::{InstanceSpec, Step};
+
+/// The engines of one supervisor.
+pub struct Engines {
+    host: Option<String>,
+    directory: Arc<Directory>,
+    docker: Arc<OnceCell<Arc<Docker>>>,
+    wasm: Arc<Wasm>,
+}
+
+impl Engines {
+    /// Engines over fresh directories; `host` is `DOCKER_HOST`.
+    pub fn new(host: Option<String>, folders: Folders) -> Self {
+        let directory = Directory::new();
+        let docker = Arc::new(OnceCell::new());
+        let wasm = Wasm::new(folders, Fabric::new(directory.clone()), docker.clone());
+        Self { host, directory, docker, wasm }
+    }
+
+    /// The Docker engine, connected now if it was not yet.
+    pub async fn docker(&self) -> Result<&Arc<Docker>> {
+        self.docker.get_or_try_init(|| Docker::connect(self.host.as_deref(), self.directory.clone())).await
+    }
+
+    /// Whether the Docker engine is in use.
+    pub fn is_connected(&self) -> bool {
+        self.docker.initialized()
+    }
+
+    /// What exists now of a project, foreign networks and volumes under the names it uses included.
+    pub async fn observe_project(&self, project: &Project) -> Result<Observed> {
+        let mut observed = self.wasm.observe(&project.name).await?;
+        if let Some(docker) = self.docker.get() {
+            let networks: Vec<String> = project.networks.values().map(|network| network.name.clone()).collect();
+            let volumes: Vec<String> = project.volumes.values().map(|volume| volume.name.clone()).collect();
+            self.add(&mut observed, docker.observe_with(&project.name, &networks, &volumes).await?);
+        }
+        Ok(observed)
+    }
+
+    /// The Wasm engine.
+    pub fn wasm(&self) -> &Arc<Wasm> {
+        &self.wasm
+    }
+}
+
+#[async_trait]
+impl Engine for Engines {
+    /// The Docker engine is asked only if it is connected: whoever knows that it is needed connects it first.
+    async fn observe(&self, project: &ProjectName) -> Result<Observed> {
+        let mut observed = self.wasm.observe(project).await?;
+        if let Some(docker) = self.docker.get() {
+            self.add(&mut observed, docker.observe(project).await?);
+        }
+        Ok(observed)
+    }
+
+    async fn apply(&self, step: &Step) -> Result<()> {
+        let in_process = match step {
+            Step::CreateNetwork(spec) => spec.in_process,
+            Step::CreateVolume(spec) => spec.in_process,
+            Step::Create { spec, .. } => spec.resolved.is_wasm(),
+            Step::Remove { existing, .. } => existing.kind != ExistingKind::Container,
+            Step::RemoveNetwork(_) => false,
+            Step::RemoveVolume(name) => self.wasm.has_volume(name),
+        };
+        if in_process { self.wasm.apply(step).await } else { self.docker().await?.apply(step).await }
+    }
+
+    async fn start(&self, spec: Arc<InstanceSpec>, outlet: Outlet) -> Result<Box<dyn Handle>> {
+        if spec.resolved.is_wasm() { self.wasm.start(spec, outlet).await } else { self.docker().await?.start(spec, outlet).await }
+    }
+
+    async fn adopt(&self, spec: Arc<InstanceSpec>, existing: &Existing, outlet: Outlet) -> Result<Box<dyn Handle>> {
+        if spec.resolved.is_wasm() {
+            self.wasm.adopt(spec, existing, outlet).await
+        } else {
+            self.docker().await?.adopt(spec, existing, outlet).await
+        }
+    }
+}
+
+impl Engines {
+    fn add(&self, observed: &mut Observed, theirs: Observed) {
+        observed.instances.extend(theirs.instances.into_iter().map(|existing| self.held(existing)));
+        observed.networks.extend(theirs.networks);
+        observed.volumes.extend(theirs.volumes);
+    }
+
+    /// An agent that runs without a guest of this process has lost its supervisor and is about to end: it counts as exited.
+    fn held(&self, mut existing: Existing) -> Existing {
+        if existing.kind == ExistingKind::Agent
+            && existing.state == RunState::Running
+            && !existing.instance().is_some_and(|instance| self.wasm.holds(&instance))
+        {
+            existing.state = RunState::Exited;
+        }
+        existing
+    }
+}

@@ -1,0 +1,171 @@
+//! What the stacks of one supervisor share: who is a guest here, who listens where, which host ports are held.
+//!
+//! Knows nothing of what a guest may reach; a stack asks [`super::policy`] before it comes here. Its lock is held for
+//! look-ups only, never across an await; what is taken out is dropped after it (a guest's service may hold a listener,
+//! whose end asks for the lock).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, watch};
+
+use super::addresses::Addresses;
+use super::carrier::{Conn, HttpService};
+use super::directory::Directory;
+use super::forward::Published;
+use super::listener::{Inbox, Registration};
+use crate::model::InstanceName;
+
+/// Connections inside this process that wait to be accepted, for each listener.
+const BACKLOG: usize = 128;
+/// Ports given out where port 0 is asked for, as Linux does.
+const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
+
+/// The listeners of this process and the addresses given out in it. One for each supervisor.
+#[derive(Debug)]
+pub struct Fabric {
+    pub(super) directory: Arc<Directory>,
+    state: Mutex<State>,
+    /// Told whenever a listener came or went.
+    changes: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) addresses: Addresses,
+    /// Every instance that joined, with its listeners.
+    pub(super) members: BTreeMap<InstanceName, Vec<Arc<Binding>>>,
+    pub(super) published: BTreeMap<InstanceName, Vec<Published>>,
+    next_binding: u64,
+    next_port: u16,
+}
+
+/// A port a guest listens on.
+pub(super) struct Binding {
+    id: u64,
+    /// As asked for; the port is never 0.
+    pub(super) at: SocketAddr,
+    /// Takes connections from guests of this process.
+    pub(super) inside: mpsc::Sender<Conn>,
+    /// Takes connections from published host ports.
+    pub(super) published: mpsc::Sender<Conn>,
+    /// Takes requests from guests of this process.
+    pub(super) service: Option<Arc<dyn HttpService>>,
+}
+
+impl fmt::Debug for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Binding").field("at", &self.at).field("http", &self.service.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Binding {
+    /// Whether what comes for this address arrives here.
+    fn takes(&self, address: IpAddr) -> bool {
+        self.at.ip().is_unspecified() || self.at.ip() == address
+    }
+
+    fn conflicts(&self, at: SocketAddr) -> bool {
+        self.at.port() == at.port() && (at.ip().is_unspecified() || self.takes(at.ip()))
+    }
+}
+
+impl Fabric {
+    /// An empty fabric over a directory.
+    pub fn new(directory: Arc<Directory>) -> Arc<Self> {
+        Arc::new(Self { directory, state: Mutex::default(), changes: watch::Sender::new(()) })
+    }
+
+    /// Takes an instance off the network: its listeners close, its directory entry goes. Connections end as guests drop them.
+    pub fn leave(&self, instance: &InstanceName) {
+        self.directory.leave(instance);
+        let gone = self.state().members.remove(instance);
+        drop(gone);
+        self.changes.send_replace(());
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A receiver that is told of every listener that comes or goes from now on.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// What listens for an address of an instance. `None` where the instance is no guest of this process.
+    pub(super) fn binding(&self, instance: &InstanceName, to: SocketAddr) -> Option<io::Result<Arc<Binding>>> {
+        let state = self.state();
+        let listeners = state.members.get(instance)?;
+        let found = listeners.iter().find(|binding| binding.at.port() == to.port() && binding.takes(to.ip()));
+        Some(found.cloned().ok_or_else(|| io::ErrorKind::ConnectionRefused.into()))
+    }
+
+    /// What listens on a port of an instance for the world outside it, whatever the address.
+    pub(super) fn public_binding(&self, instance: &InstanceName, port: u16) -> Option<Arc<Binding>> {
+        let state = self.state();
+        let mut listeners = state.members.get(instance)?.iter();
+        listeners.find(|binding| binding.at.port() == port && !binding.at.ip().is_loopback()).cloned()
+    }
+
+    /// A port for the connecting end of a connection inside this process.
+    pub(super) fn ephemeral_port(&self) -> u16 {
+        self.state().ephemeral_port()
+    }
+
+    /// Enters a listener. Port 0 becomes a free one.
+    pub(super) fn bind(
+        self: &Arc<Self>,
+        instance: &InstanceName,
+        mut at: SocketAddr,
+        service: Option<Arc<dyn HttpService>>,
+    ) -> io::Result<(SocketAddr, Inbox)> {
+        let mut state = self.state();
+        if !state.members.contains_key(instance) {
+            return Err(io::Error::new(io::ErrorKind::NetworkDown, format!("{instance} left the network")));
+        }
+        let taken = |state: &State, at| state.members[instance].iter().any(|binding| binding.conflicts(at));
+        if at.port() == 0 {
+            let free = EPHEMERAL.map(|_| SocketAddr::new(at.ip(), state.ephemeral_port()));
+            at = free.collect::<Vec<_>>().into_iter().find(|at| !taken(&state, *at)).ok_or(io::ErrorKind::AddrInUse)?;
+        } else if taken(&state, at) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let id = state.next_binding;
+        state.next_binding += 1;
+        let (inside, inside_queue) = mpsc::channel(BACKLOG);
+        // Short: what waits for a guest that is behind waits in the host socket's own backlog.
+        let (published, published_queue) = mpsc::channel(1);
+        let binding = Arc::new(Binding { id, at, inside, published, service });
+        if let Some(listeners) = state.members.get_mut(instance) {
+            listeners.push(binding);
+        }
+        drop(state);
+        self.changes.send_replace(());
+        let registration = Registration { fabric: self.clone(), instance: instance.clone(), id };
+        Ok((at, Inbox { inside: inside_queue, published: published_queue, _registration: registration }))
+    }
+
+    /// Removes a listener.
+    pub(super) fn unbind(&self, instance: &InstanceName, id: u64) {
+        let mut state = self.state();
+        let gone = state.members.get_mut(instance).and_then(|listeners| {
+            let place = listeners.iter().position(|binding| binding.id == id)?;
+            Some(listeners.swap_remove(place))
+        });
+        drop(state);
+        drop(gone);
+        self.changes.send_replace(());
+    }
+}
+
+impl State {
+    fn ephemeral_port(&mut self) -> u16 {
+        let port = if EPHEMERAL.contains(&self.next_port) { self.next_port } else { *EPHEMERAL.start() };
+        self.next_port = port + 1;
+        port
+    }
+}

@@ -1,0 +1,96 @@
+//! A listening port of a guest: connections from its container's network, from guests of this process, from published ports.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::carrier::Conn;
+use super::fabric::Fabric;
+use crate::model::InstanceName;
+
+/// A listening port of a guest. Dropping it frees the port; published host ports stay bound.
+#[derive(Debug)]
+pub struct Listener {
+    local: SocketAddr,
+    kernel: Option<TcpListener>,
+    inbox: Inbox,
+    /// Which source is asked first next time: a busy one starves no other.
+    turn: u8,
+}
+
+/// What a fabric hands to a listener.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    pub(super) inside: mpsc::Receiver<Conn>,
+    pub(super) published: mpsc::Receiver<Conn>,
+    pub(super) _registration: Registration,
+}
+
+/// The entry of a listener in its fabric, for as long as the listener lives.
+#[derive(Debug)]
+pub(super) struct Registration {
+    pub(super) fabric: Arc<Fabric>,
+    pub(super) instance: InstanceName,
+    pub(super) id: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.fabric.unbind(&self.instance, self.id);
+    }
+}
+
+impl Listener {
+    pub(super) fn new(local: SocketAddr, kernel: Option<TcpListener>, inbox: Inbox) -> Self {
+        Self { local, kernel, inbox, turn: 0 }
+    }
+
+    /// The address the guest sees itself listening on.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The next connection.
+    pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Conn>> {
+        self.turn = (self.turn + 1) % 3;
+        for step in 0..3 {
+            let conn = match (self.turn + step) % 3 {
+                0 => self.poll_kernel(cx),
+                1 => match self.inbox.inside.poll_recv(cx) {
+                    Poll::Ready(None) => {
+                        let text = "the instance was taken off the network";
+                        Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, text)))
+                    }
+                    Poll::Ready(Some(conn)) => Poll::Ready(Ok(conn)),
+                    Poll::Pending => Poll::Pending,
+                },
+                _ => match self.inbox.published.poll_recv(cx) {
+                    Poll::Ready(Some(conn)) => Poll::Ready(Ok(conn)),
+                    // Closed as `inside` is, which tells it.
+                    Poll::Ready(None) | Poll::Pending => Poll::Pending,
+                },
+            };
+            if conn.is_ready() {
+                return conn;
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_kernel(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Conn>> {
+        let Some(kernel) = &self.kernel else { return Poll::Pending };
+        loop {
+            let accepted = std::task::ready!(kernel.poll_accept(cx)).and_then(|(stream, _)| Conn::over(stream));
+            match accepted {
+                // The peer gave up while it waited: no concern of the guest's.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::NotConnected) => {}
+                accepted => return Poll::Ready(accepted),
+            }
+        }
+    }
+}
