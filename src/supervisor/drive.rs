@@ -386,7 +386,9 @@ impl Command {
 /// An engine's call, with a panic as a problem: the loop survives whatever an engine does.
 async fn guarded<T>(call: impl Future<Output = Result<T, EngineError>>) -> Result<T, Problem> {
     match AssertUnwindSafe(call).catch_unwind().await {
-        Ok(result) => result.map_err(|error| Problem { message: error.to_string(), hint: error.hint }),
+        Ok(result) => {
+            result.map_err(|error| Problem { message: error.to_string(), hint: error.hint, kind: Some(error.kind) })
+        }
         Err(panic) => Err(Problem::new(panicked(&*panic))),
     }
 }

@@ -35,6 +35,7 @@ pub(super) fn verdict(dependency: &Instance, replicas: usize, condition: EdgeCon
         (_, State::Failed { problem, .. }) => Verdict::Broken(Problem {
             message: format!("dependency {name} failed to start: {}", problem.message),
             hint: problem.hint.clone(),
+            kind: problem.kind,
         }),
         (Wish::Again, _) | (Wish::Run, State::Idle) => waits(),
         // A one-shot that did its work satisfies whoever waits for it, even when it is not wished to run any more.

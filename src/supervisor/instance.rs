@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::check::{Check, Unrecognised};
 use super::health::Monitor;
 use super::restart::Backoff;
-use crate::engine::report::{Attempt, Exit, Started};
+use crate::engine::report::{Attempt, ErrorKind, Exit, Started};
 use crate::event::{InstanceState, InstanceView, Kind};
 use crate::model::{InstanceName, Resolved};
 use crate::plan::observed::{Existing, Health, PublishedPort};
@@ -101,12 +101,14 @@ pub struct Problem {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// What sort of failure, where an engine told.
+    pub kind: Option<ErrorKind>,
 }
 
 impl Problem {
     /// A problem without advice.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
+        Self { message: message.into(), hint: None, kind: None }
     }
 }
 

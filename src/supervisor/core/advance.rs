@@ -220,6 +220,7 @@ impl Core {
             Some((StepState::Failed { problem, .. }, step)) => Verdict::Broken(Problem {
                 message: format!("{}: {}", undone(step), problem.message),
                 hint: problem.hint.clone(),
+                kind: problem.kind,
             }),
         };
         (verdict, Origin::Step)

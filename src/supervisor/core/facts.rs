@@ -2,7 +2,7 @@
 
 use super::advance::{progress, ran};
 use super::{Core, Effect, StepState, Turn};
-use crate::engine::report::{Attempt, Exit, Report, Started, Tagged};
+use crate::engine::report::{Attempt, ErrorKind, Exit, Report, Started, Tagged};
 use crate::event::{Event, Failure};
 use crate::model::InstanceName;
 use crate::plan::observed::Health;
@@ -59,6 +59,13 @@ impl Core {
         };
         let (label, _, done) = progress(&unit.step);
         if let Err(problem) = result {
+            if let (Step::RemoveNetwork(_), Some(ErrorKind::Conflict)) = (&unit.step, problem.kind) {
+                // As compose does: whoever still uses it is none of this project's, and the rest is down.
+                turn.ended(label, "Resource is still in use");
+                turn.emit(Event::Warned { message: problem.message });
+                unit.state = StepState::Done;
+                return;
+            }
             turn.failed(label, &problem);
             unit.state = StepState::Failed { problem, origin: Origin::Instance };
             return;
