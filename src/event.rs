@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{InstanceName, ProjectName, ServiceName};
-use crate::plan::observed::{Health, PublishedPort};
+pub use crate::plan::observed::{Health, PublishedPort};
 
 /// Version of the snapshot's and events' JSON. Adding a field is free; changing one adds one here.
 pub const VERSION: u32 = 1;
@@ -29,7 +29,8 @@ pub struct Snapshot {
     pub supervisor: u32,
     /// What the supervisor is at.
     pub phase: Phase,
-    /// Instances in start order.
+    /// Instances in start order. In JSON a list: an instance's name is no text, and the order matters.
+    #[serde(with = "as_list")]
     pub instances: IndexMap<InstanceName, InstanceView>,
 }
 
@@ -221,4 +222,173 @@ pub struct Failure {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+}
+
+impl Snapshot {
+    /// Takes a change in. A snapshot with every later event applied equals the snapshot taken after the last of them.
+    pub fn apply(&mut self, stamped: &Stamped) {
+        match &stamped.event {
+            Event::Planned { instances } => self.instances = keyed(instances.iter().cloned()),
+            Event::PhaseChanged { phase } => self.phase = *phase,
+            Event::Changed { instance } => {
+                self.instances.insert(instance.name.clone(), (**instance).clone());
+            }
+            Event::Removed { instance } => {
+                self.instances.shift_remove(instance);
+            }
+            // Told once, to whoever listens: nothing of it stays.
+            Event::StepStarted { .. }
+            | Event::StepFinished { .. }
+            | Event::StepFailed { .. }
+            | Event::Refused { .. }
+            | Event::Warned { .. }
+            | Event::Settled { .. } => {}
+        }
+    }
+}
+
+fn keyed(instances: impl Iterator<Item = InstanceView>) -> IndexMap<InstanceName, InstanceView> {
+    instances.map(|instance| (instance.name.clone(), instance)).collect()
+}
+
+/// [`Snapshot::instances`] as a list: JSON's keys are text.
+mod as_list {
+    use indexmap::IndexMap;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{InstanceName, InstanceView};
+
+    pub(super) fn serialize<S: Serializer>(
+        instances: &IndexMap<InstanceName, InstanceView>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(instances.values())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<IndexMap<InstanceName, InstanceView>, D::Error> {
+        Ok(super::keyed(Vec::<InstanceView>::deserialize(deserializer)?.into_iter()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn view(service: &str, state: InstanceState, restarts: u32) -> InstanceView {
+        InstanceView {
+            name: InstanceName::new(service.into(), 1),
+            container: format!("p-{service}-1"),
+            kind: Kind::Wasm,
+            image: "app.wasm".into(),
+            command: "app.wasm".into(),
+            state,
+            health: None,
+            restarts,
+            ports: Vec::new(),
+            addresses: BTreeMap::new(),
+            id: None,
+            created: None,
+            started: None,
+            finished: None,
+        }
+    }
+
+    fn empty() -> Snapshot {
+        Snapshot {
+            version: VERSION,
+            project: "p".into(),
+            directory: "/p".into(),
+            files: vec!["/p/compose.yaml".into()],
+            supervisor: 1,
+            phase: Phase::Starting,
+            instances: IndexMap::new(),
+        }
+    }
+
+    fn states() -> impl Strategy<Value = InstanceState> {
+        prop_oneof![
+            Just(InstanceState::Waiting { reason: "`db` to become healthy".into() }),
+            Just(InstanceState::Running),
+            (-1..140i64).prop_map(|code| InstanceState::Exited { code, reason: None }),
+            Just(InstanceState::Failed { reason: "no".into() }),
+        ]
+    }
+
+    fn instances() -> impl Strategy<Value = InstanceView> {
+        ("[a-c]", states(), 0..3u32).prop_map(|(service, state, restarts)| view(&service, state, restarts))
+    }
+
+    fn events() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            1 => proptest::collection::vec(instances(), 0..3).prop_map(|instances| Event::Planned { instances }),
+            1 => prop_oneof![Just(Phase::Running), Just(Phase::Stopping)].prop_map(|phase| Event::PhaseChanged { phase }),
+            6 => instances().prop_map(|instance| Event::Changed { instance: Box::new(instance) }),
+            2 => "[a-c]".prop_map(|service| Event::Removed { instance: InstanceName::new(service.as_str().into(), 1) }),
+            1 => Just(Event::StepStarted { id: "Container p-a-1".into(), status: "Creating".into() }),
+            1 => Just(Event::Warned { message: "careful".into() }),
+        ]
+    }
+
+    /// The state as a list, kept by rules written down a second time.
+    fn oracle(events: &[Event]) -> (Phase, Vec<InstanceView>) {
+        let (mut phase, mut list) = (Phase::Starting, Vec::<InstanceView>::new());
+        let put =
+            |list: &mut Vec<InstanceView>, view: &InstanceView| match list.iter_mut().find(|v| v.name == view.name) {
+                Some(old) => *old = view.clone(),
+                None => list.push(view.clone()),
+            };
+        for event in events {
+            match event {
+                Event::Planned { instances } => {
+                    list.clear();
+                    instances.iter().for_each(|view| put(&mut list, view));
+                }
+                Event::PhaseChanged { phase: now } => phase = *now,
+                Event::Changed { instance } => put(&mut list, instance),
+                Event::Removed { instance } => list.retain(|view| view.name != *instance),
+                _ => {}
+            }
+        }
+        (phase, list)
+    }
+
+    proptest! {
+        #[test]
+        fn a_snapshot_sent_at_any_moment_and_the_events_after_it_are_the_state(
+            events in proptest::collection::vec(events(), 0..24),
+            at in any::<prop::sample::Index>(),
+        ) {
+            let at = at.index(events.len() + 1);
+            let stamped = |event: &Event| Stamped { at: Timestamp::UNIX_EPOCH, event: event.clone() };
+            let mut first = empty();
+            events[..at].iter().for_each(|event| first.apply(&stamped(event)));
+
+            let text = serde_json::to_string(&first).unwrap();
+            let mut view: Snapshot = serde_json::from_str(&text).unwrap();
+            for event in &events[at..] {
+                let text = serde_json::to_string(&stamped(event)).unwrap();
+                view.apply(&serde_json::from_str(&text).unwrap());
+            }
+
+            let (phase, list) = oracle(&events);
+            prop_assert_eq!(view.phase, phase);
+            prop_assert_eq!(view.instances.into_values().collect::<Vec<_>>(), list);
+        }
+    }
+
+    #[test]
+    fn an_event_reads_well_as_json() {
+        let stamped = Stamped {
+            at: "2026-11-23T03:00:00Z".parse().unwrap(),
+            event: Event::StepFinished { id: "Container p-a-1".into(), status: "Created".into() },
+        };
+        insta::assert_snapshot!(
+            serde_json::to_string(&stamped).unwrap(),
+            @r#"{"at":"2026-11-23T03:00:00Z","event":"step_finished","id":"Container p-a-1","status":"Created"}"#
+        );
+    }
 }
