@@ -52,6 +52,11 @@ impl Sources {
         id
     }
 
+    /// Whether nothing was loaded.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
     /// The text of a file.
     pub fn text(&self, id: FileId) -> &str {
         &self.files[id.0 as usize].text

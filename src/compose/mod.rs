@@ -102,6 +102,13 @@ pub struct LoadError {
     pub sources: Sources,
 }
 
+impl LoadError {
+    /// No file was read at all: there is none.
+    pub fn is_no_file(&self) -> bool {
+        self.sources.is_empty()
+    }
+}
+
 /// The canonical document before it is decoded, with what `config` prints beside it.
 #[derive(Debug, Clone)]
 pub struct Model {
