@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use thiserror::Error;
@@ -54,6 +54,8 @@ impl Files {
     /// Makes a fresh private root, a copy of the image's files where there are any.
     pub fn create(&self, image: Option<&Path>) -> Result<()> {
         self.remove()?;
+        // Secrets lie in it.
+        private_folder(&self.folder)?;
         let root = self.root();
         make_folder(&root)?;
         match image {
@@ -269,6 +271,10 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn private_folder(path: &Path) -> Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make the folder", path))
 }
 
 fn make_folder(path: &Path) -> Result<()> {
