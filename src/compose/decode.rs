@@ -329,7 +329,10 @@ impl Decoder<'_> {
             Some("build") => PullPolicy::Build,
             Some("daily") => PullPolicy::Every(day),
             Some("weekly") => PullPolicy::Every(7 * day),
-            Some("refresh") => time(value, "pull_refresh_after").map_or(PullPolicy::Always, PullPolicy::Every),
+            Some("refresh") => {
+                let after = node.text_at("pull_refresh_after").and_then(|text| values::duration(text).ok());
+                after.map_or(PullPolicy::Always, |nanos| PullPolicy::Every(nanoseconds(nanos)))
+            }
             Some(other) => match other.strip_prefix("every_").and_then(|text| values::duration(text).ok()) {
                 Some(nanos) if nanos > 0 => PullPolicy::Every(nanoseconds(nanos)),
                 _ => {
