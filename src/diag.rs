@@ -52,6 +52,11 @@ impl Sources {
         id
     }
 
+    /// Whether nothing was loaded.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
     /// The text of a file.
     pub fn text(&self, id: FileId) -> &str {
         &self.files[id.0 as usize].text
@@ -147,25 +152,52 @@ pub enum Colour {
     Never,
 }
 
+/// The most lines a rendering takes, and so the most a single problem may.
+const LINES: usize = 12;
+
 /// Diagnostics as people read them: the message, `--> file:line:column`, the line with the place marked, hints.
 ///
-/// One problem takes at most a dozen lines.
+/// All of it takes at most a dozen lines: what does not fit in full is said in a line each, the rest is counted.
 pub fn render(diagnostics: &[Diagnostic], sources: &Sources, colour: Colour) -> String {
     let renderer = match colour {
         Colour::Always => Renderer::styled(),
         Colour::Never => Renderer::plain(),
     };
-    let mut text = String::new();
-    for diagnostic in diagnostics {
-        text.push_str(&renderer.render(&[report(diagnostic, sources)]));
-        text.push('\n');
-        for hint in elsewhere(diagnostic, sources).iter().chain(&diagnostic.hints) {
-            text.push_str("hint: ");
-            text.push_str(hint);
-            text.push('\n');
-        }
+    let full: Vec<_> = diagnostics.iter().map(|diagnostic| in_full(diagnostic, sources, &renderer)).collect();
+    let all = full.concat();
+    if all.lines().count() <= LINES {
+        return all;
+    }
+    let Some((first, rest)) = full.split_first() else { return all };
+    let mut lines: Vec<String> = first.lines().take(LINES).map(str::to_owned).collect();
+    let room = LINES.saturating_sub(lines.len());
+    let shown = if rest.len() <= room { rest.len() } else { room.saturating_sub(1) };
+    for diagnostic in &diagnostics[1..=shown] {
+        lines.push(in_a_line(diagnostic, sources, &renderer));
+    }
+    if shown < rest.len() && lines.len() < LINES {
+        lines.push(format!("and {} more", rest.len() - shown));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn in_full(diagnostic: &Diagnostic, sources: &Sources, renderer: &Renderer) -> String {
+    let mut text = renderer.render(&[report(diagnostic, sources)]) + "\n";
+    for hint in elsewhere(diagnostic, sources).iter().chain(&diagnostic.hints) {
+        text += &format!("hint: {hint}\n");
     }
     text
+}
+
+fn in_a_line(diagnostic: &Diagnostic, sources: &Sources, renderer: &Renderer) -> String {
+    let place = diagnostic.span.map(|span| sources.location(span));
+    let place = place.map(|Location { path, line, column }| format!("{}:{line}:{column}: ", path.display()));
+    let short = Diagnostic {
+        span: None,
+        message: format!("{}{}", place.unwrap_or_default(), diagnostic.message.lines().next().unwrap_or("")),
+        ..Diagnostic::error(None, "")
+    };
+    renderer.render(&[report(&Diagnostic { severity: diagnostic.severity, ..short }, sources)])
 }
 
 fn report<'s>(diagnostic: &'s Diagnostic, sources: &'s Sources) -> Group<'s> {

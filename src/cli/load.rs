@@ -1,11 +1,10 @@
 //! A [`LoadRequest`] → a project; warnings and diagnostics to standard error.
 
-use crate::compose::{self, Disk, LoadError, Loaded, Options};
-use crate::diag::render;
-use crate::session::LoadRequest;
-
-use super::output;
 use super::outcome::Failure;
+use super::output;
+use crate::compose::{self, Disk, LoadError, Loaded, Options};
+use crate::diag::{self, Colour, Diagnostic, Sources};
+use crate::session::LoadRequest;
 
 /// Loads a project. Warnings come with it; nothing is printed.
 pub fn load(request: &LoadRequest) -> Result<Loaded, Failure> {
@@ -15,20 +14,18 @@ pub fn load(request: &LoadRequest) -> Result<Loaded, Failure> {
 /// Loads a project and prints its warnings.
 pub fn load_and_warn(request: &LoadRequest) -> Result<Loaded, Failure> {
     let loaded = load(request)?;
-    for warning in &loaded.warnings {
-        output::complain(&render(warning, &loaded.sources, &request.directory));
-    }
+    warn(&loaded.warnings, &loaded.sources);
     Ok(loaded)
 }
 
-/// Prints what is wrong with a project's files.
-pub fn complain(error: &LoadError) {
-    output::complain(&text(error));
+/// Prints warnings.
+pub fn warn(warnings: &[Diagnostic], sources: &Sources) {
+    output::complain(&diag::render(warnings, sources, Colour::Always));
 }
 
-/// What is wrong with a project's files, as text for a terminal.
+/// What is wrong with a project's files, as text for a terminal; colours are taken out where none are wanted.
 pub fn text(error: &LoadError) -> String {
-    error.diagnostics.iter().map(|diagnostic| render(diagnostic, &error.sources, &error.directory)).collect()
+    diag::render(&error.diagnostics, &error.sources, Colour::Always)
 }
 
 /// The request in the loader's words.
@@ -42,5 +39,6 @@ pub fn options(request: &LoadRequest) -> Options {
         profiles: request.profiles.clone(),
         env_files: request.env_files.clone(),
         environment: request.environment.clone(),
+        ..Options::default()
     }
 }

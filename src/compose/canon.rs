@@ -29,7 +29,7 @@ static RULES: &[(&str, Rule)] = &[
     ("services.*.develop.watch.[].ignore", listed),
     ("services.*.develop.watch.[].include", listed),
     ("services.*.devices.[]", device),
-    ("services.*.dns", listed),
+    ("services.*.dns", name_servers),
     ("services.*.dns_search", listed),
     ("services.*.env_file", env_files),
     ("services.*.environment", environment),
@@ -96,6 +96,14 @@ fn listed(node: &mut Node, _: &mut Canon<'_>) {
     }
 }
 
+/// As `listed`; an empty one, mostly from a variable that is not set, is none.
+fn name_servers(node: &mut Node, canon: &mut Canon<'_>) {
+    listed(node, canon);
+    if let Data::List(list) = &mut node.data {
+        list.retain(|node| !node.is_null() && node.as_text() != Some(""));
+    }
+}
+
 /// `[a=1, b]` → `{a: 1, b: null}`.
 fn pairs(node: &mut Node, _: &mut Canon<'_>) {
     let Data::List(list) = &node.data else { return };
@@ -153,11 +161,15 @@ fn hosts(node: &mut Node, _: &mut Canon<'_>) {
 }
 
 /// `[a, b]` → `{a: null, b: null}`.
-fn names(node: &mut Node, _: &mut Canon<'_>) {
+fn names(node: &mut Node, canon: &mut Canon<'_>) {
     let Data::List(list) = &node.data else { return };
     let mut map = Map::new();
     for item in list {
         let Some(name) = item.as_text() else { return };
+        if let Some((earlier, _)) = map.get_key_value(name) {
+            let diagnostic = item.error(format!("`{name}` is listed twice")).related(earlier.span, "first here");
+            canon.diagnostics.push(diagnostic);
+        }
         map.insert(Key::new(name, item.span), item.at(Data::Null));
     }
     node.data = Data::Map(map);
@@ -292,7 +304,7 @@ fn mount(node: &mut Node, canon: &mut Canon<'_>) {
     if !bind.is_empty() {
         entries.push(("bind", Node::map(node.span, bind)));
     }
-    if mount.no_copy || !mount.is_bind() {
+    if mount.no_copy || !(mount.is_bind() || mount.bare) {
         let volume = mount.no_copy.then(|| ("nocopy", yes()));
         entries.push(("volume", Node::map(node.span, volume)));
     }

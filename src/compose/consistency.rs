@@ -131,6 +131,15 @@ pub fn check(root: &Node, enabled: &BTreeSet<String>, diagnostics: &mut Vec<Diag
         check.limits();
         check.mounts();
     }
+    for (key, secret) in section(root, "secrets") {
+        let external = matches!(secret.get("external").map(|node| &node.data), Some(Data::Bool(true)));
+        if !external && secret.get("driver").is_some() && secret.get("file").or(secret.get("environment")).is_none() {
+            diagnostics.push(
+                Diagnostic::error(key.span, format!("`secrets.{}` has no content", key.text))
+                    .hint("give it `file` or `environment`"),
+            );
+        }
+    }
     if let Some(cycle) = cycle(services, enabled) {
         diagnostics.push(cycle);
     }
@@ -201,6 +210,9 @@ impl<'n> Check<'n, '_> {
         }
         for (section_name, what) in [("configs", "config"), ("secrets", "secret")] {
             for grant in list(self.service, section_name) {
+                if grant.get("source").is_none() {
+                    self.diagnostics.push(grant.error(format!("this use of a {what} names no `source`")));
+                }
                 self.defined(grant.get("source"), section_name, what);
             }
         }
@@ -210,8 +222,8 @@ impl<'n> Check<'n, '_> {
     }
 
     fn defined(&mut self, reference: Option<&Node>, section: &str, what: &str) {
+        let Some(name) = reference.and_then(Node::as_text) else { return };
         let Some(reference) = reference else { return };
-        let Some(name) = reference.as_text() else { return };
         let entries = self.root.get(section).and_then(Node::as_map);
         if !entries.is_some_and(|entries| entries.contains_key(name)) {
             self.unknown(reference, what, name, entries.into_iter().flat_map(merge::keys));

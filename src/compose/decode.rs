@@ -116,6 +116,10 @@ pub(super) fn project(parts: Parts<'_>, diagnostics: &mut Vec<Diagnostic>) -> Pr
     }
     let files_of = |section: &str| file_contents(&document, root, section);
     let (configs, secrets) = (files_of("configs"), files_of("secrets"));
+    for service in services.values_mut().chain(disabled.values_mut()) {
+        fill(&mut service.configs, &configs);
+        fill(&mut service.secrets, &secrets);
+    }
     strip_resolved(&mut document);
     retain_used(&mut document);
     Project {
@@ -132,6 +136,15 @@ pub(super) fn project(parts: Parts<'_>, diagnostics: &mut Vec<Diagnostic>) -> Pr
         configs,
         secrets,
         document,
+    }
+}
+
+/// Gives each use of a config or secret the content of its top-level element.
+fn fill(grants: &mut [FileGrant], contents: &IndexMap<String, FileContent>) {
+    for grant in grants {
+        if let Some(content) = contents.get(&grant.source) {
+            grant.content = content.clone();
+        }
     }
 }
 
@@ -316,7 +329,10 @@ impl Decoder<'_> {
             Some("build") => PullPolicy::Build,
             Some("daily") => PullPolicy::Every(day),
             Some("weekly") => PullPolicy::Every(7 * day),
-            Some("refresh") => time(value, "pull_refresh_after").map_or(PullPolicy::Always, PullPolicy::Every),
+            Some("refresh") => {
+                let after = node.text_at("pull_refresh_after").and_then(|text| values::duration(text).ok());
+                after.map_or(PullPolicy::Always, |nanos| PullPolicy::Every(nanoseconds(nanos)))
+            }
             Some(other) => match other.strip_prefix("every_").and_then(|text| values::duration(text).ok()) {
                 Some(nanos) if nanos > 0 => PullPolicy::Every(nanoseconds(nanos)),
                 _ => {
@@ -539,7 +555,9 @@ fn grants(value: &Value, key: &str, folder: &str) -> Vec<FileGrant> {
             let target = text(grant, "target").unwrap_or(&source);
             let target = if target.starts_with('/') { target.to_owned() } else { format!("{folder}{target}") };
             let mode = text(grant, "mode").and_then(|mode| u32::from_str_radix(mode, 8).ok());
-            FileGrant { source, target, uid: owned(grant, "uid"), gid: owned(grant, "gid"), mode }
+            // The content is filled in once the top-level sections are decoded.
+            let content = FileContent::External { name: source.clone() };
+            FileGrant { source, content, target, uid: owned(grant, "uid"), gid: owned(grant, "gid"), mode }
         })
         .collect()
 }

@@ -123,12 +123,16 @@ impl Printer<'_> {
 
     /// A value of a kind as JSON; nothing when it is of another kind, which is reported.
     pub fn value(&mut self, node: &Node, kind: &'static Kind, path: &Path) -> Option<Value> {
+        if self.scope == Scope::Part && node.is_null() {
+            return None;
+        }
         match kind {
             Kind::Any => Some(node.raw()),
             Kind::Text => match &node.data {
                 Data::Text(text) => Some(Value::String(text.clone())),
                 _ => self.wrong(node, path, "a string"),
             },
+            Kind::ContainerName => self.container_name(node, path),
             Kind::TextOrNull => match &node.data {
                 Data::Null => Some(Value::Null),
                 Data::Text(text) => Some(Value::String(text.clone())),
@@ -155,6 +159,11 @@ impl Printer<'_> {
             },
             Kind::Integer(low, high) | Kind::Count(low, high) => self.integer(node, *low, *high, path),
             Kind::Float => self.float(node, path),
+            Kind::WholeBytes => match &node.data {
+                Data::Float(_) => self.wrong(node, path, "a whole number of bytes"),
+                Data::Int(value) if *value < 0 => self.wrong(node, path, "at least 0"),
+                _ => self.bytes(node, false, path),
+            },
             Kind::Bytes | Kind::BytesText => self.bytes(node, matches!(kind, Kind::BytesText), path),
             Kind::Duration | Kind::Delay => self.duration(node, matches!(kind, Kind::Delay), path),
             Kind::Argv => self.argv(node, path),
@@ -207,6 +216,20 @@ impl Printer<'_> {
         None
     }
 
+    /// As in compose, a legal beginning anywhere is enough; the engine is stricter.
+    fn container_name(&mut self, node: &Node, path: &Path) -> Option<Value> {
+        let Some(text) = node.as_text() else { return self.wrong(node, path, "a string") };
+        let legal = text.as_bytes().windows(2).any(|pair| {
+            pair[0].is_ascii_alphanumeric() && (pair[1].is_ascii_alphanumeric() || b"_.-".contains(&pair[1]))
+        });
+        if !legal {
+            let what =
+                format!("`{text}` is not a container's name; it has two or more of letters, digits, `_`, `.` and `-`");
+            return self.invalid(node, path, what);
+        }
+        Some(Value::String(text.to_owned()))
+    }
+
     fn choice(&mut self, node: &Node, choices: &[&str], path: &Path) -> Option<Value> {
         let Some(text) = node.as_text() else { return self.wrong(node, path, "a string") };
         if choices.contains(&text) {
@@ -241,10 +264,14 @@ impl Printer<'_> {
     }
 
     fn integer(&mut self, node: &Node, low: i64, high: i64, path: &Path) -> Option<Value> {
-        #[expect(clippy::cast_possible_truncation, reason = "checked to be a whole number well inside the range")]
+        #[expect(clippy::cast_possible_truncation, reason = "well inside the range; compose cuts fractions off too")]
         let value = match &node.data {
             Data::Int(value) => Some(*value),
-            Data::Float(value) if value.fract() == 0.0 && value.abs() < 1e15 => Some(*value as i128),
+            Data::Float(value)
+                if value.abs() < 1e15 && (value.fract() == 0.0 || (low, high) == (i64::MIN, i64::MAX)) =>
+            {
+                Some(*value as i128)
+            }
             Data::Text(text) => text.parse::<i64>().ok().map(i128::from),
             _ => None,
         };
@@ -447,7 +474,7 @@ impl Printer<'_> {
         for (key, node) in entries {
             let extension = key.text.starts_with("x-") && names == Names::LooseNames;
             let fits = match names {
-                Names::Free => !key.text.is_empty(),
+                Names::Free => true,
                 Names::Names | Names::LooseNames => {
                     !key.text.is_empty()
                         && key.text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
@@ -457,8 +484,7 @@ impl Printer<'_> {
             if !fits && !extension && names != Names::LooseNames {
                 let allowed = match names {
                     Names::Lower => "lower-case letters",
-                    Names::Free => "at least one character",
-                    Names::Names | Names::LooseNames => "letters, digits, `.`, `_` and `-`",
+                    Names::Free | Names::Names | Names::LooseNames => "letters, digits, `.`, `_` and `-`",
                 };
                 self.diagnostics.push(
                     Diagnostic::error(key.span, format!("`{}` is not a name `{path}` can have", key.text))

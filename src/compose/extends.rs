@@ -8,7 +8,7 @@ use std::path::{Path as FilePath, PathBuf};
 use super::files;
 use super::merge::{self, Directives};
 use super::node::{Map, Node, Path};
-use super::{Loader, merge_into, resolve, values};
+use super::{Check, Loader, resolve, values};
 use crate::diag::Diagnostic;
 
 /// One service of one file, on the way through its bases.
@@ -84,11 +84,12 @@ fn service_of(
     trail.pop();
     merge::settle(&mut base);
     let mut over = service.clone();
+    if base.is_null() {
+        // Compose leaves an `extends` of an empty service where it is.
+        return Some(over);
+    }
     if let Some(map) = over.as_map_mut() {
         map.shift_remove("extends");
-    }
-    if base.is_null() {
-        return Some(over);
     }
     let path = Path::root().key("services").key(name);
     let span = over.span;
@@ -124,9 +125,12 @@ fn other_services(
     };
     let path = files::join(directory, loader.expand_home(text));
     let id = loader.open(&path, Some(reference))?;
-    let mut whole = None;
-    for document in loader.documents(id)? {
-        merge_into(&mut whole, document, &mut loader.diagnostics);
+    let mut whole: Option<Node> = None;
+    for document in loader.documents(id, Check::Later)? {
+        match &mut whole {
+            None => whole = Some(document),
+            Some(whole) => merge::merge(whole, document, &Path::root(), Directives::Keep, &mut loader.diagnostics),
+        }
     }
     let mut whole = whole?;
     let folder = path.parent().unwrap_or(FilePath::new("/")).to_owned();

@@ -8,7 +8,7 @@ use super::document::{Printer, Scope};
 use super::interpolate::Environment;
 use super::node::{Data, Key, Node, Path};
 use super::{Loader, files, locate, spec};
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Severity};
 
 /// What an included project adds.
 const SECTIONS: [&str; 6] = ["services", "volumes", "networks", "secrets", "configs", "models"];
@@ -37,7 +37,12 @@ pub(super) fn apply(
         let path = Path::root().key("include").element();
         let before = loader.diagnostics.len();
         Printer { diagnostics: &mut loader.diagnostics, scope: Scope::Whole }.record(&entry, &spec::INCLUDE, &path);
-        if loader.diagnostics.len() > before {
+        for diagnostic in &mut loader.diagnostics[before..] {
+            if diagnostic.message.starts_with("unknown key") {
+                diagnostic.severity = Severity::Warning;
+            }
+        }
+        if loader.diagnostics[before..].iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
             continue;
         }
         if let Some(model) = one(loader, &entry, directory, environment, trail) {

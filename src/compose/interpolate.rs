@@ -5,7 +5,6 @@
 //! the keys it walks over: a value that must be a number is read as one where it is decoded.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use super::node::{Data, Node};
 use crate::diag::{Diagnostic, Span};
@@ -238,11 +237,6 @@ fn name_length(text: &str) -> usize {
     let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
     if starts { end } else { 0 }
-}
-
-/// The variables of two values one was made of.
-pub fn joined(a: &Node, b: &Node) -> Rc<[(String, Option<String>)]> {
-    a.variables.iter().chain(b.variables.iter()).cloned().collect()
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ enum Rule {
     AppendNew,
     /// Key by key when the drivers agree, else the later one alone.
     SameDriver,
-    /// Address pools are matched by their subnet.
+    /// Address pools are matched by their subnet; as in compose, the later list decides which there are.
     BySubnet,
 }
 
@@ -180,12 +180,24 @@ fn append_new(base: &mut Node, over: Node) {
 
 fn by_subnet(base: &mut Node, over: Node, path: &Path, directives: Directives, diagnostics: &mut Vec<Diagnostic>) {
     let (Data::List(pools), Data::List(overrides)) = (&mut base.data, over.data) else { return };
-    for pool in overrides {
-        match pools.iter_mut().find(|known| known.get("subnet") == pool.get("subnet")) {
-            Some(known) => by_kind(known, pool, &path.element(), directives, diagnostics),
-            None => pools.push(pool),
+    let mut merged: Vec<Node> = Vec::new();
+    let subnet = |node: &Node| node.get("subnet").cloned();
+    for pool in std::mem::take(pools) {
+        for over in &overrides {
+            let known = merged.iter().position(|known| subnet(known) == subnet(over));
+            if subnet(over) != subnet(&pool) && known.is_none() {
+                merged.push(over.clone());
+                continue;
+            }
+            let mut pool = pool.clone();
+            by_kind(&mut pool, over.clone(), &path.element(), directives, diagnostics);
+            match merged.iter().position(|known| subnet(known) == subnet(&pool)) {
+                Some(at) => merged[at] = pool,
+                None => merged.push(pool),
+            }
         }
     }
+    *pools = merged;
 }
 
 /// Removes what `!reset` marks and forgets `!override`: what is left is what the file says.

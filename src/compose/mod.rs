@@ -102,6 +102,13 @@ pub struct LoadError {
     pub sources: Sources,
 }
 
+impl LoadError {
+    /// No file was read at all: there is none.
+    pub fn is_no_file(&self) -> bool {
+        self.sources.is_empty()
+    }
+}
+
 /// The canonical document before it is decoded, with what `config` prints beside it.
 #[derive(Debug, Clone)]
 pub struct Model {
@@ -202,6 +209,15 @@ fn run_model(loader: &mut Loader<'_>, options: &Options) -> Option<RawModel> {
         resolve::normalize(&mut root, &name, &located.environment);
     }
     Some((root.raw(), references, located.environment))
+}
+
+/// When a document is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    /// On its own, as all of it counts.
+    Now,
+    /// With what it is merged into, as only parts of it count.
+    Later,
 }
 
 /// What the phases share.
@@ -380,7 +396,7 @@ impl<'f> Loader<'f> {
     }
 
     /// The documents of a file, in long form: parse → interpolate → canon, and a check of each alone.
-    fn documents(&mut self, id: FileId) -> Option<Vec<Node>> {
+    fn documents(&mut self, id: FileId, check: Check) -> Option<Vec<Node>> {
         let mut documents = match yaml::parse(id, self.sources.text(id)) {
             Ok(documents) => documents,
             Err(diagnostic) => {
@@ -403,7 +419,7 @@ impl<'f> Loader<'f> {
             }
             let uninterpolated = self.without.interpolation;
             canon::canonical(document, &mut canon::Canon { diagnostics: &mut self.diagnostics, uninterpolated });
-            if !uninterpolated {
+            if !uninterpolated && check == Check::Now {
                 check_part(document, &mut self.diagnostics);
             }
             if let Some(map) = document.as_map_mut()
@@ -427,7 +443,7 @@ impl<'f> Loader<'f> {
         let mut whole = None;
         let mut complete = true;
         for (path, id) in files {
-            let Some(documents) = self.documents(*id) else {
+            let Some(documents) = self.documents(*id, Check::Now) else {
                 complete = false;
                 continue;
             };
@@ -461,6 +477,9 @@ impl<'f> Loader<'f> {
 }
 
 fn check_part(document: &Node, diagnostics: &mut Vec<Diagnostic>) {
+    if let Some(name) = document.get("name").filter(|name| name.is_null()) {
+        diagnostics.push(name.error("`name` must be a string").label("this is nothing"));
+    }
     let mut settled = document.clone();
     merge::settle(&mut settled);
     Printer { diagnostics, scope: Scope::Part }.record(&settled, &spec::FILE, &Path::root());

@@ -1,6 +1,6 @@
 //! `config`: a loaded project as text.
 //!
-//! Prints what compose prints: JSON without the `x-` keys of services (its JSON drops them, its YAML keeps them), every
+//! Prints what compose prints: JSON without `models` and the `x-` keys of services (its YAML has both), every
 //! `$` doubled so that the output can be loaded again.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,6 +85,9 @@ pub fn document(document: &Value, format: Format, dollars: Dollars) -> String {
         Format::Json => {
             if dollars == Dollars::Escape {
                 without_extensions(&mut document);
+                if let Some(object) = document.as_object_mut() {
+                    object.shift_remove("models");
+                }
             }
             serde_json::to_string_pretty(&document).expect("a JSON value can be written") + "\n"
         }
@@ -122,9 +125,9 @@ fn escape(value: &mut Value) {
 }
 
 /// Keys of the user's own, below which a name may begin with `x-` and mean itself.
-const NAMED: [&str; 6] = ["services", "networks", "volumes", "secrets", "configs", "models"];
-const FREE: [&str; 9] =
-    ["environment", "labels", "args", "annotations", "driver_opts", "options", "sysctls", "depends_on", "storage_opt"];
+const NAMED: [&str; 7] = ["services", "networks", "volumes", "secrets", "configs", "models", "depends_on"];
+const FREE: [&str; 8] =
+    ["environment", "labels", "args", "annotations", "driver_opts", "options", "sysctls", "storage_opt"];
 
 fn without_extensions(document: &mut Value) {
     for (key, section) in document.as_object_mut().into_iter().flatten() {

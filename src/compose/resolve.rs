@@ -228,6 +228,11 @@ fn normalize_service(service: &mut Node, environment: &Environment) {
             }
         }
     }
+    if let Some(scale) = service.get("scale").cloned()
+        && let Some(deploy) = service.get_mut("deploy")
+    {
+        deploy.default_key("replicas", scale.data);
+    }
     for (name, place, restart) in implied_dependencies(service) {
         let span = service.span;
         let Some(map) = service.as_map_mut() else { return };

@@ -43,6 +43,8 @@ pub enum Presence {
 pub enum Kind {
     /// A string.
     Text,
+    /// A name the engine takes for a container.
+    ContainerName,
     /// A string, or nothing.
     TextOrNull,
     /// One of some words.
@@ -71,6 +73,8 @@ pub enum Kind {
     Bytes,
     /// A size as a string only.
     BytesText,
+    /// As `Bytes`, but a number must be a whole one and not negative.
+    WholeBytes,
     /// A duration such as `1m30s`; zero is printed.
     Duration,
     /// As `Duration`, but zero is not printed.
@@ -199,7 +203,7 @@ pub static SERVICE: Record = record(
         optional("cpu_shares", ANY_INT),
         printed("command", Kind::Argv),
         optional("configs", Kind::List(&Kind::Record(&GRANT))),
-        optional("container_name", Kind::Text),
+        optional("container_name", Kind::ContainerName),
         optional("credential_spec", Kind::Record(&CREDENTIAL_SPEC)),
         optional("depends_on", Kind::Map(Names::Names, &Kind::Record(&DEPENDENCY))),
         optional("deploy", Kind::Nullable(&DEPLOY)),
@@ -245,7 +249,7 @@ pub static SERVICE: Record = record(
         optional("ports", Kind::List(&Kind::Record(&PORT))),
         optional("privileged", Kind::Bool),
         optional("pull_policy", Kind::Text),
-        optional("pull_refresh_after", Kind::Text),
+        renamed("pull_refresh_after", Kind::Text, ""),
         optional("read_only", Kind::Bool),
         optional("restart", Kind::Text),
         optional("runtime", Kind::Text),
@@ -556,7 +560,7 @@ static MOUNT_VOLUME: Record = record(
 );
 
 static MOUNT_TMPFS: Record =
-    record("tmpfs options", &[optional("size", Kind::Bytes), optional("mode", Kind::Integer(0, u32::MAX as i64))]);
+    record("tmpfs options", &[optional("size", Kind::WholeBytes), optional("mode", Kind::Integer(0, u32::MAX as i64))]);
 
 static MOUNT_IMAGE: Record = record("image options", &[optional("subpath", Kind::Text)]);
 

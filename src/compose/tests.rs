@@ -1,1 +1,196 @@
-//! Cases through the whole loader: files in memory → document or messages.
+//! Cases through the whole loader: files in memory → document, model or messages.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::{LoadError, Loaded, Memory, Options, load, print};
+use crate::diag::{Colour, render};
+use crate::model::{Condition, FileContent, HostPort, MountSource, NetworkKey, Project, ServiceName};
+
+fn options() -> Options {
+    Options { directory: "/work/demo".into(), ..Options::default() }
+}
+
+fn load_files(options: &Options, files: &[(&str, &str)]) -> Result<Loaded, LoadError> {
+    let files = files.iter().map(|(name, text)| (PathBuf::from("/work/demo").join(name), *text));
+    load(options, &Memory::new(files))
+}
+
+fn project(files: &[(&str, &str)]) -> Project {
+    match load_files(&options(), files) {
+        Ok(loaded) => loaded.project,
+        Err(error) => panic!("{}", render(&error.diagnostics, &error.sources, Colour::Never)),
+    }
+}
+
+fn messages(files: &[(&str, &str)]) -> String {
+    match load_files(&options(), files) {
+        Ok(loaded) => render(&loaded.warnings, &loaded.sources, Colour::Never),
+        Err(error) => render(&error.diagnostics, &error.sources, Colour::Never),
+    }
+}
+
+#[test]
+fn an_unknown_key_is_shown_with_a_suggestion() {
+    insta::assert_snapshot!(messages(&[("compose.yaml", "services:\n  web:\n    imgae: nginx\n    image: a\n")]), @r"
+    error: unknown key `imgae` in service `web`
+     --> compose.yaml:3:5
+      |
+    3 |     imgae: nginx
+      |     ^^^^^ not a key of the compose specification
+    hint: did you mean `image`?
+    ");
+}
+
+#[test]
+fn a_cycle_is_shown_as_a_path() {
+    let text = "services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x, depends_on: [c]}\n  c: {image: x, depends_on: [a]}\n";
+    insta::assert_snapshot!(messages(&[("compose.yaml", text)]), @r"
+    error: services depend on each other in a circle: a → b → c → a
+     --> compose.yaml:2:30
+      |
+    2 |   a: {image: x, depends_on: [b]}
+      |                              ^ one of these dependencies has to go
+    ");
+}
+
+#[test]
+fn a_value_from_a_variable_names_it_and_hides_secrets() {
+    let text = "services:\n  web:\n    image: a\n    ports: [\"${PORT}:80\"]\n    tty: ${API_TOKEN}\n";
+    let all = messages(&[("compose.yaml", text), (".env", "PORT=abc\nAPI_TOKEN=hunter2\n")]);
+    assert!(all.contains("compose.yaml:4:13"), "{all}");
+    assert!(all.contains("the variable `PORT` is `abc`"), "{all}");
+    assert!(all.contains("compose.yaml:5:10"), "{all}");
+    let error =
+        load_files(&options(), &[("compose.yaml", text), (".env", "PORT=1\nAPI_TOKEN=hunter2\n")]).expect_err("bad");
+    assert!(error.diagnostics[0].hints.contains(&"the variable `API_TOKEN` is set (not shown)".to_owned()));
+}
+
+#[test]
+fn all_problems_are_found_at_once() {
+    let text = "services:\n  web:\n    image: a\n    depends_on: [dbx]\n    networks: [front]\n    secrets: [s]\n    env_file: no.env\n  db: {image: b}\n";
+    let error = load_files(&options(), &[("compose.yaml", text)]).expect_err("bad");
+    let lines: Vec<_> =
+        error.diagnostics.iter().map(|d| error.sources.location(d.span.expect("a place")).line).collect();
+    assert_eq!(lines, [4, 5, 6, 7]);
+    assert!(render(&error.diagnostics, &error.sources, Colour::Never).lines().count() <= 12);
+}
+
+#[test]
+fn the_typed_model_says_what_the_file_says() {
+    let project = project(&[
+        (
+            "compose.yaml",
+            r#"
+services:
+  web:
+    image: ./app.wasm
+    platform: wasi/wasm
+    runtime: io.containerd.wasmedge.v1
+    command: [serve, "--port=80"]
+    env_file: web.env
+    environment: {A: own, FROM_HOST: }
+    ports: ["127.0.0.1:8080-8081:80-81", "9000:90/udp"]
+    expose: [70, "71-72/udp"]
+    volumes: ["./data:/data:ro", "store:/store", "/anon"]
+    networks: {default: {aliases: [www]}}
+    depends_on: {db: {condition: service_healthy}}
+    secrets: [key]
+    restart: on-failure:3
+    stop_grace_period: 1m
+    mem_limit: 64m
+    healthcheck: {test: curl -f localhost, interval: 2s}
+    x-wasm: {http: {ports: [80], reuse: true}, egress: ["*.example.com:443"], healthcheck: {http: /ready}, fuel: 10}
+  db: {image: "postgres:16-alpine", container_name: thedb}
+  tool: {image: t, profiles: [debug]}
+volumes: {store: {}, unused: {}}
+secrets: {key: {environment: FROM_HOST}}
+"#,
+        ),
+        ("web.env", "A=file\nB=2\nFROM_HOST=${FROM_HOST:-unset}\n"),
+    ]);
+    let web = &project.services["web"];
+    assert_eq!(web.image.as_deref(), Some("/work/demo/app.wasm"));
+    assert_eq!(project.document["services"]["web"]["image"], "./app.wasm");
+    let environment: Vec<_> = web.environment.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+    assert_eq!(environment, [("A", Some("own")), ("B", Some("2")), ("FROM_HOST", None)]);
+    let ports: Vec<_> = web.ports.iter().map(|port| (port.target, port.published, port.protocol.to_string())).collect();
+    let published = |port| Some(HostPort { start: port, end: port });
+    assert_eq!(
+        ports,
+        [(80, published(8080), "tcp".into()), (81, published(8081), "tcp".into()), (90, published(9000), "udp".into())]
+    );
+    assert_eq!(web.expose.iter().map(ToString::to_string).collect::<Vec<_>>(), ["70/tcp", "71/udp", "72/udp"]);
+    assert!(
+        matches!(&web.mounts[0].source, MountSource::Bind { path, create: true, .. } if path == &PathBuf::from("/work/demo/data"))
+    );
+    assert!(matches!(&web.mounts[1].source, MountSource::Volume { key, .. } if key.as_str() == "store"));
+    assert!(matches!(web.mounts[2].source, MountSource::Anonymous { .. }));
+    assert_eq!(web.networks[&NetworkKey::new("default")].aliases, ["www"]);
+    assert_eq!(web.depends_on[&ServiceName::new("db")].condition, Condition::Healthy);
+    assert_eq!(web.secrets[0].target, "/run/secrets/key");
+    assert_eq!(web.restart.to_string(), "on-failure:3");
+    assert_eq!(web.memory.map(|bytes| bytes.0), Some(64 << 20));
+    let wasm = web.wasm.as_ref().expect("it is there");
+    assert_eq!((wasm.http_ports.as_slice(), wasm.http_reuse, wasm.fuel), (&[80][..], true, Some(10)));
+    assert_eq!(wasm.health_http.as_deref(), Some("/ready"));
+    assert!(project.disabled.contains_key("tool") && !project.services.contains_key("tool"));
+    assert_eq!(project.volumes.keys().map(|key| key.as_str()).collect::<Vec<_>>(), ["store"]);
+    assert_eq!(project.secrets["key"], FileContent::Environment { name: "FROM_HOST".into(), value: None });
+    assert_eq!(project.name.as_str(), "demo");
+}
+
+#[test]
+fn unknown_keys_of_x_wasm_are_errors() {
+    insta::assert_snapshot!(messages(&[("compose.yaml", "services:\n  a:\n    image: x\n    x-wasm: {egres: []}\n")]), @r"
+    error: unknown key `egres` in `services.a.x-wasm`
+     --> compose.yaml:4:14
+      |
+    4 |     x-wasm: {egres: []}
+      |              ^^^^^ not a key of `x-wasm`
+    hint: did you mean `egress`?
+    ");
+}
+
+#[test]
+fn later_files_override() {
+    let mut options = options();
+    options.files = vec!["compose.yaml".into(), "-".into()];
+    options.stdin =
+        Some("services: {web: {ports: !override [\"1:2\"], environment: [B=2], image: !reset null, build: .}}".into());
+    let base = "services: {web: {image: a, ports: [\"80:80\"], environment: {A: 1}}}";
+    let loaded = load_files(&options, &[("compose.yaml", base)]).expect("valid");
+    let web = &loaded.project.services["web"];
+    assert_eq!((web.image.as_deref(), web.ports.len(), web.ports[0].target), (None, 1, 2));
+    assert_eq!(web.environment.keys().collect::<Vec<_>>(), ["A", "B"]);
+    assert_eq!(web.build.as_ref().map(|build| build.context.as_str()), Some("/work/demo"));
+}
+
+#[test]
+fn what_config_prints_loads_to_the_same() {
+    let files = [("compose.yaml", "services: {web: {image: a, command: echo $$HOME, labels: {a: $$x}}}")];
+    let first = project(&files).document;
+    for format in [print::Format::Yaml, print::Format::Json] {
+        let text = print::document(&first, format, print::Dollars::Escape);
+        assert_eq!(project(&[("compose.yaml", &text)]).document, first);
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_loader_panic(text in "(services:\n)?([ a-z:\\[\\]{}&*!\"'$|>#~<-]|\n){0,120}") {
+        let _ = load_files(&options(), &[("compose.yaml", &text)]);
+    }
+
+    #[test]
+    fn no_value_makes_the_loader_panic(
+        key in "(ports|volumes|build|environment|depends_on|networks|command|healthcheck|deploy|extends|secrets|x-wasm|gpus|devices)",
+        value in "[a-z0-9:/.\\-\\[\\]{},$ ]{0,40}",
+    ) {
+        let text = format!("services:\n  web:\n    image: a\n    {key}: {value}\n");
+        let environment = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+        let _ = load_files(&Options { environment, ..options() }, &[("compose.yaml", &text)]);
+    }
+}

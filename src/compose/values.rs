@@ -174,6 +174,8 @@ pub struct ShortMount {
     pub propagation: Option<String>,
     /// `z` or `Z`.
     pub selinux: Option<String>,
+    /// Of one or two letters, which compose does not look into: printed without options.
+    pub bare: bool,
 }
 
 impl ShortMount {
@@ -194,7 +196,7 @@ pub fn mount(text: &str) -> Result<ShortMount, String> {
         return Err("a volume must not be empty".into());
     }
     if text.len() <= 2 {
-        return Ok(ShortMount { target: text.to_owned(), ..ShortMount::default() });
+        return Ok(ShortMount { target: text.to_owned(), bare: true, ..ShortMount::default() });
     }
     let sections = mount_sections(text);
     if sections.iter().any(String::is_empty) {

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -74,7 +75,8 @@ impl Store {
         if path.exists() {
             return Ok(path);
         }
-        fs::create_dir_all(&self.folder).map_err(io_error("make", &self.folder))?;
+        let folder = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
+        folder.map_err(io_error("make", &self.folder))?;
         let temporary = self.folder.join(format!(".{digest}.{}", std::process::id()));
         let write = || {
             let mut file = fs::File::create(&temporary)?;

@@ -6,18 +6,14 @@
 //! The law both keep: units stand in an order that respects their edges, and planning again once a plan was carried out
 //! gives nothing but adoptions.
 
-mod spec;
-
-mod replicas;
-
-mod resources;
-
-mod down;
-
 pub mod digest;
+mod down;
 pub mod label;
 pub mod observed;
+mod replicas;
+mod resources;
 pub mod select;
+mod spec;
 #[cfg(test)]
 mod tests;
 pub mod unit;

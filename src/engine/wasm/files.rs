@@ -6,13 +6,13 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use thiserror::Error;
 
-use super::host::Preopen;
+use super::host::{Folder, Preopen};
 use crate::model::{FileContent, FileGrant, Mount, MountSource};
 use crate::plan::unit::InstanceSpec;
 
@@ -32,8 +32,6 @@ pub struct Opened {
     pub preopens: Vec<Preopen>,
     /// What people should know of them.
     pub notes: Vec<String>,
-    /// Descriptors that preopens name through `/proc/self/fd`; they may be closed once the preopens are open.
-    pub held: Vec<OwnedFd>,
 }
 
 /// A file or folder that could not be made ready.
@@ -56,6 +54,8 @@ impl Files {
     /// Makes a fresh private root, a copy of the image's files where there are any.
     pub fn create(&self, image: Option<&Path>) -> Result<()> {
         self.remove()?;
+        // Secrets lie in it.
+        private_folder(&self.folder)?;
         let root = self.root();
         make_folder(&root)?;
         match image {
@@ -89,23 +89,21 @@ impl Files {
             self.create(image)?;
         }
         let mut opened = Opened::default();
-        opened.preopens.push(Preopen { host: root.clone(), guest: "/".into(), read_only: false });
+        opened.preopens.push(Preopen { host: Folder::At(root), guest: "/".into(), read_only: false });
         for (number, mount) in spec.service.mounts.iter().enumerate() {
             let place = self.place(&mount.target)?;
             let at = passed.iter().position(|(target, _)| same_target(target, &mount.target));
             let host = match (at, &mount.source) {
                 (Some(at), _) => {
                     let (_, descriptor) = passed.swap_remove(at);
-                    let path = PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
-                    opened.held.push(descriptor);
-                    path
+                    Folder::Passed(descriptor)
                 }
                 (None, MountSource::Bind { path, .. }) if path.is_file() => {
                     opened.notes.extend(place_bind(path, &place, mount)?);
                     continue;
                 }
-                (None, source) => match self.folder_of(number, source, mount, spec, &place)? {
-                    Some(host) => host,
+                (None, source) => match self.folder_of(number, source, spec, &place)? {
+                    Some(host) => Folder::At(host),
                     None => {
                         opened.notes.push(format!("the mount at {} has no meaning for a Wasm service", mount.target));
                         continue;
@@ -127,7 +125,6 @@ impl Files {
         &self,
         number: usize,
         source: &MountSource,
-        mount: &Mount,
         spec: &InstanceSpec,
         place: &Path,
     ) -> Result<Option<PathBuf>> {
@@ -170,7 +167,6 @@ impl Files {
                     fs::remove_dir_all(&folder).map_err(failed("empty", &folder))?;
                 }
                 make_folder(&folder)?;
-                let _ = mount;
                 folder
             }
             MountSource::Other { .. } => return Ok(None),
@@ -275,6 +271,10 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn private_folder(path: &Path) -> Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make the folder", path))
 }
 
 fn make_folder(path: &Path) -> Result<()> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::runtime::Handle as Runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
@@ -98,7 +98,7 @@ pub enum Work {
 
 impl Run {
     /// Runs to the end. When all of it is cleaned up, `finish` learns the exit, and then the outlet.
-    pub async fn to_end(self, finish: impl FnOnce(&Exit)) {
+    pub async fn complete(self, finish: impl FnOnce(&Exit)) {
         let Self { outlet, grants, work, agent, container, refusals, switch, grace, guests, fabric } = self;
         let output = grants.output.clone();
         let memory = grants.memory.clone();

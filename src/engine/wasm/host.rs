@@ -1,6 +1,6 @@
 //! What stands behind a guest: the data of its store, its linkers, its limits.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,8 +29,6 @@ pub struct Grants {
     pub working_dir: Option<String>,
     /// Folders.
     pub preopens: Vec<Preopen>,
-    /// Descriptors some of these folders are named by.
-    pub held: Vec<OwnedFd>,
     /// Where its lines go.
     pub output: Output,
     /// Its network.
@@ -43,11 +41,30 @@ pub struct Grants {
 #[derive(Debug)]
 pub struct Preopen {
     /// On the host.
-    pub host: PathBuf,
+    pub host: Folder,
     /// As the guest names it, absolute.
     pub guest: String,
     /// Writes are refused.
     pub read_only: bool,
+}
+
+/// Where a folder of the host is.
+#[derive(Debug)]
+pub enum Folder {
+    /// At a path.
+    At(PathBuf),
+    /// Behind a descriptor that an agent passed; its path is not ours to walk.
+    Passed(OwnedFd),
+}
+
+impl Folder {
+    /// A path that leads there as long as this lives.
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::At(path) => path.clone(),
+            Self::Passed(descriptor) => PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd())),
+        }
+    }
 }
 
 impl Grants {
@@ -90,12 +107,9 @@ impl Grants {
     fn open(&self, builder: &mut WasiCtxBuilder) -> wasmtime::Result<()> {
         for preopen in &self.preopens {
             let access = if preopen.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
-            builder.preopened_dir(&preopen.host, &preopen.guest, access).map_err(|error| {
-                wasmtime::format_err!(
-                    "open `{}` for the guest's `{}`: {error:#}",
-                    preopen.host.display(),
-                    preopen.guest
-                )
+            let host = preopen.host.path();
+            builder.preopened_dir(&host, &preopen.guest, access).map_err(|error| {
+                wasmtime::format_err!("open `{}` for the guest's `{}`: {error:#}", host.display(), preopen.guest)
             })?;
         }
         Ok(())

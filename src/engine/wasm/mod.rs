@@ -1,8 +1,8 @@
 //! The Wasm engine: guests under Wasmtime, in this process. The only folder that names wasmtime.
 //!
-//! `Create` compiles and links a module ([`compile`], [`guest`]), binds its published ports and makes its agent, all at
-//! once; `start` joins it to the network and runs it ([`command`], [`serve`]) on threads of its own ([`threads`]). What runs is known here alone: a guest ends
-//! with the process that runs it. Order and restarts are the supervisor's.
+//! `Create` compiles and links a module, binds its published ports and makes its agent, all at once; `start` joins it to
+//! the network and runs it on threads of the guests' own. What runs is known here alone: a guest ends with the process
+//! that runs it. Order and restarts are the supervisor's.
 
 mod cache;
 mod command;
@@ -32,7 +32,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::task::TaskTracker;
 
@@ -50,7 +49,7 @@ use crate::model::{InstanceName, Module, ProjectName, Resolved};
 use crate::net::agent::{Agent, Rendezvous};
 use crate::net::stack::{BoundPort, Conn, Fabric, NetError, PublishError, StackNetwork, StackSpec};
 use crate::net::wiring::Place;
-use crate::plan::observed::{Existing, ExistingKind, ExistingNetwork, Health, Observed, RunState};
+use crate::plan::observed::{Existing, ExistingKind, ExistingNetwork, Health, Observed};
 use crate::plan::unit::{Addresses, InstanceSpec, NetworkSpec, Step};
 
 /// How long an agent's container may take from its start to its hello.
@@ -127,6 +126,12 @@ impl Wasm {
         if let Some(agent) = self.lock().get(instance).and_then(Instance::running).and_then(|run| run.agent.as_ref()) {
             agent.set_health(health == Health::Healthy);
         }
+    }
+
+    /// Waits until every run has ended and cleaned up. Nothing can be started afterwards.
+    pub async fn idle(&self) {
+        self.runs.close();
+        self.runs.wait().await;
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceName, Instance>> {
@@ -332,7 +337,6 @@ impl Wasm {
             environment: spec.environment.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
             working_dir: spec.service.working_dir.clone().or_else(|| module.config.working_dir.clone()),
             preopens: opened.preopens,
-            held: opened.held,
             output,
             stack: stack.clone(),
             memory: Budget::new(spec.service.memory.map(|bytes| bytes.0)),
@@ -375,7 +379,7 @@ impl Wasm {
         outlet.report(Report::Started(started)).await;
         let (instances, name) = (self.instances.clone(), spec.name.clone());
         drop(self.runs.spawn(async move {
-            let exit = run.to_end(|exit| {
+            let exit = run.complete(|exit| {
                 if let Some(instance) = instances.lock().expect("no panic while it is held").get_mut(&name) {
                     instance.finish(exit);
                 }

@@ -50,30 +50,52 @@ fn reason(error: &wasmtime::Error) -> String {
     error.root_cause().to_string()
 }
 
-/// Wasmtime's text of a backtrace has names demangled and lines of source where the module carries them; its `Debug` adds frames of the host.
+/// Wasmtime's text of a backtrace has names demangled and lines of source where the module carries them; its `Debug` adds
+/// frames of the host.
 fn backtrace(error: &wasmtime::Error) -> Vec<String> {
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return Vec::new() };
     let text = backtrace.to_string();
-    text.lines().skip(1).map(|line| without_hash(&without_offset(line.trim_end())).to_owned()).collect()
+    let lines: Vec<_> = text.lines().skip(1).map(|line| readable(line.trim_end())).collect();
+    own_part(&lines).to_vec()
 }
 
-/// The hash that Rust puts at the end of a symbol tells functions apart that share a name, but not to people.
-fn without_hash(line: &str) -> &str {
-    match line.rsplit_once("::h") {
-        Some((name, hash)) if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => name,
-        _ => line,
-    }
+/// What a Rust guest's own code did: without the panic machinery above it and the start-up below it, as Rust's own backtraces.
+fn own_part(lines: &[String]) -> &[String] {
+    let has = |line: &String, name: &str| line.contains(name);
+    // A frame is followed by lines that say where it is; the next frame starts with its number.
+    let next_frame = |after: usize| {
+        let starts = |line: &String| line.trim_start().starts_with(|first: char| first.is_ascii_digit());
+        lines[after + 1..].iter().position(starts).map_or(lines.len(), |further| after + 1 + further)
+    };
+    let panicked = lines.iter().rposition(|line| has(line, "rust_begin_unwind"));
+    let start = panicked.map_or(0, next_frame);
+    let end = lines[start..].iter().position(|line| has(line, "__rust_begin_short_backtrace"));
+    let end = end.map_or(lines.len(), |end| start + end);
+    if start < end { &lines[start..end] } else { lines }
 }
 
-/// `    0:    0x1f - app!main` as `    0: app!main`: the offset into the binary says nothing to people.
-fn without_offset(line: &str) -> String {
-    if let Some((number, rest)) = line.split_once(": ")
-        && let Some((offset, name)) = rest.split_once(" - ")
-        && offset.trim_start().starts_with("0x")
+/// A line without what says nothing to people: the offset into the binary (`0x1f - `), the crate hashes of Rust's
+/// symbols (`std[d123b7a1a2ed1472]::`, `::h0123456789abcdef`).
+fn readable(line: &str) -> String {
+    let mut text = match line.split_once(": ").and_then(|(number, rest)| Some((number, rest.split_once(" - ")?))) {
+        Some((number, (offset, name))) if offset.trim_start().starts_with("0x") => format!("{number}: {name}"),
+        _ => line.to_owned(),
+    };
+    let is_hash = |hash: &str| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if let Some((name, hash)) = text.rsplit_once("::h")
+        && is_hash(hash)
     {
-        return format!("{number}: {name}");
+        text.truncate(name.len());
     }
-    line.to_owned()
+    let mut from = 0;
+    while let Some(open) = text[from..].find('[').map(|open| from + open) {
+        if text.get(open + 1..open + 17).is_some_and(is_hash) && text[open + 17..].starts_with(']') {
+            text.replace_range(open..open + 18, "");
+        } else {
+            from = open + 1;
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -105,6 +127,26 @@ mod tests {
                 "    1: app!app::main"
             ]
         );
+    }
+
+    #[test]
+    fn a_panic_is_told_from_where_it_was_called() {
+        let lines = [
+            "    0: abort",
+            "    1: __rustc[b7974e8690430dd9]::rust_begin_unwind",
+            "                    at /rustc/library/std/src/panicking.rs:689:5",
+            "    2: core[6d9e98711c484d2e]::panicking::panic_fmt",
+            "    3: app::main",
+            "                    at src/main.rs:3:5",
+            "    4: call_once<fn(), ()>",
+            "                - __rust_begin_short_backtrace<fn(), ()>",
+            "    5: std::rt::lang_start",
+        ]
+        .map(readable);
+        assert_eq!(own_part(&lines)[0], "    2: core::panicking::panic_fmt");
+        assert_eq!(own_part(&lines)[2], "                    at src/main.rs:3:5");
+        assert_eq!(own_part(&lines).len(), 4);
+        assert_eq!(own_part(&lines[4..6]), &lines[4..6]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::model::{ProjectName, VolumeKey};
@@ -12,7 +13,7 @@ use crate::plan::unit::VolumeSpec;
 /// Makes a volume; one that is there keeps its content.
 pub fn create(data: &Path, spec: &VolumeSpec) -> io::Result<()> {
     let folder = data.join("volumes").join(checked(&spec.volume.name)?);
-    fs::create_dir_all(&folder)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
     if spec.volume.external {
         return Ok(());
     }

@@ -16,6 +16,7 @@ use crate::engine::{Attempt, Exit, Stream, Tagged, TaggedLine};
 use crate::image::store::Store;
 use crate::model::{NetworkKey, Restart, Service, ServiceName, WasmOptions};
 use crate::net::directory::Directory;
+use crate::plan::observed::RunState;
 use crate::plan::unit::NetworkJoin;
 
 /// Nothing here takes this long unless it hangs.

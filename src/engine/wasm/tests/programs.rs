@@ -1,6 +1,7 @@
 //! Core modules: exit codes, traps, environment, files, limits, ends.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use crate::model::{Bytes, FileContent, FileGrant, Mount, MountSource};
@@ -136,6 +137,8 @@ async fn configs_are_files_of_the_root() {
     };
     with_service(&mut spec, |service| service.configs.push(grant));
     assert_eq!(bench.run(&spec).await.0.code, 0);
+    let data = fs::metadata(bench.folder.path().join("data")).unwrap();
+    assert_eq!(data.permissions().mode() & 0o777, 0o700, "configs and secrets are nobody else's");
 }
 
 #[tokio::test]

@@ -1,0 +1,93 @@
+//! `wcompose config`: the project as it is understood, or a list of what is in it.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use super::args::Config;
+use super::load;
+use super::outcome::{Failure, Outcome};
+use super::output;
+use super::settings::Settings;
+use crate::compose::print::{self, Dollars, Format, List};
+use crate::compose::{self, Disk, Options, Without};
+use crate::plan::digest;
+
+/// Runs `config`.
+pub fn config(settings: &Settings, args: &Config) -> Outcome {
+    let format = match args.format.as_str() {
+        "yaml" => Format::Yaml,
+        "json" => Format::Json,
+        other => return Err(Failure::new(format!("unknown format `{other}`"), ["use `yaml` or `json`".to_owned()])),
+    };
+    let options = Options {
+        without: Without {
+            interpolation: args.no_interpolate,
+            normalization: args.no_normalize,
+            paths: args.no_path_resolution,
+            consistency: args.no_consistency,
+        },
+        enable: args.services.clone(),
+        ..load::options(&settings.load)
+    };
+    let text = text(args, format, &options)?;
+    if args.quiet {
+        return Ok(ExitCode::SUCCESS);
+    }
+    match &args.output {
+        Some(path) => std::fs::write(path, text).with_context(|| format!("write `{}`", path.display()))?,
+        None => output::print(&text),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(args: &Config, format: Format, options: &Options) -> Result<String, Failure> {
+    if args.variables || args.no_interpolate {
+        let model = compose::model(options, &Disk).map_err(|error| Failure::Load(Box::new(error)))?;
+        load::warn(&model.warnings, &model.sources);
+        return Ok(if args.variables {
+            print::variables(&model.references, format)
+        } else {
+            print::document(&model.document, format, Dollars::Keep)
+        });
+    }
+    let loaded = compose::load(options, &Disk).map_err(|error| Failure::Load(Box::new(error)))?;
+    load::warn(&loaded.warnings, &loaded.sources);
+    if args.environment {
+        return Ok(lines(&print::environment(&loaded.environment)));
+    }
+    let document = print::select(&loaded.project, &args.services).map_err(|name| Failure::new(format!("no such service: `{name}`"), []))?;
+    let lists = [
+        (args.service_names, List::Services),
+        (args.volumes, List::Volumes),
+        (args.networks, List::Networks),
+        (args.profiles, List::Profiles),
+        (args.images, List::Images),
+        (args.models, List::Models),
+    ];
+    if let Some((_, list)) = lists.into_iter().find(|(wanted, _)| *wanted) {
+        return Ok(lines(&print::list(&loaded.project, &document, list)));
+    }
+    match &args.hash {
+        Some(wanted) => hashes(&loaded.project, wanted),
+        None => Ok(print::document(&document, format, Dollars::Escape)),
+    }
+}
+
+/// `SERVICE HASH` a line, sorted by name.
+fn hashes(project: &crate::model::Project, wanted: &str) -> Result<String, Failure> {
+    let mut names: Vec<&str> = match wanted {
+        "*" => project.services.keys().map(crate::model::ServiceName::as_str).collect(),
+        list => list.split(',').map(str::trim).collect(),
+    };
+    names.sort_unstable();
+    let line = |name: &&str| match project.services.get(*name) {
+        Some(service) => Ok(format!("{name} {}", digest::service_hash(&service.document))),
+        None => Err(Failure::new(format!("no such service: `{name}`"), [])),
+    };
+    Ok(lines(&names.iter().map(line).collect::<Result<Vec<_>, _>>()?))
+}
+
+fn lines(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
