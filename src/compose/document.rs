@@ -87,7 +87,7 @@ impl Printer<'_> {
             (_, Kind::Flag | Kind::Count(..) | Kind::Duration | Kind::Record(_) | Kind::Argv) => false,
             (Value::Null, Kind::Any) => false,
             (Value::Null, _) => true,
-            (Value::Bool(value), kind) => !value && !(matches!(kind, Kind::Strict) && field.name == "required"),
+            (Value::Bool(value), kind) => !(*value || matches!(kind, Kind::Strict) && field.name == "required"),
             (Value::String(text), _) => text.is_empty(),
             (Value::Number(number), _) => number.as_f64() == Some(0.0),
             (Value::Array(list), _) => list.is_empty(),
@@ -472,19 +472,19 @@ impl Printer<'_> {
         entries.sort_by(|a, b| a.0.text.cmp(&b.0.text));
         let mut object = Object::new();
         for (key, node) in entries {
-            let extension = key.text.starts_with("x-") && names == Names::LooseNames;
+            let extension = key.text.starts_with("x-") && names == Names::Lenient;
             let fits = match names {
                 Names::Free => true,
-                Names::Names | Names::LooseNames => {
+                Names::Strict | Names::Lenient => {
                     !key.text.is_empty()
                         && key.text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
                 }
                 Names::Lower => !key.text.is_empty() && key.text.bytes().all(|byte| byte.is_ascii_lowercase()),
             };
-            if !fits && !extension && names != Names::LooseNames {
+            if !fits && !extension && names != Names::Lenient {
                 let allowed = match names {
                     Names::Lower => "lower-case letters",
-                    Names::Free | Names::Names | Names::LooseNames => "letters, digits, `.`, `_` and `-`",
+                    Names::Free | Names::Strict | Names::Lenient => "letters, digits, `.`, `_` and `-`",
                 };
                 self.diagnostics.push(
                     Diagnostic::error(key.span, format!("`{}` is not a name `{path}` can have", key.text))

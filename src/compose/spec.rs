@@ -117,9 +117,9 @@ pub enum Names {
     /// Any.
     Free,
     /// `[a-zA-Z0-9._-]+`.
-    Names,
-    /// As `Names`; others are ignored, as in compose.
-    LooseNames,
+    Strict,
+    /// As `Strict`; others are ignored, as in compose.
+    Lenient,
     /// `[a-z]+`.
     Lower,
 }
@@ -163,12 +163,12 @@ pub static FILE: Record = record(
         optional("name", Kind::Text),
         optional("version", Kind::Text),
         optional("include", Kind::Any),
-        optional("services", Kind::Map(Names::Names, &Kind::Record(&SERVICE))),
-        optional("networks", Kind::Map(Names::LooseNames, &Kind::Nullable(&NETWORK))),
-        optional("volumes", Kind::Map(Names::Names, &Kind::Nullable(&VOLUME))),
-        optional("secrets", Kind::Map(Names::Names, &Kind::Record(&SECRET))),
-        optional("configs", Kind::Map(Names::Names, &Kind::Record(&CONFIG))),
-        optional("models", Kind::Map(Names::LooseNames, &Kind::Record(&MODEL))),
+        optional("services", Kind::Map(Names::Strict, &Kind::Record(&SERVICE))),
+        optional("networks", Kind::Map(Names::Lenient, &Kind::Nullable(&NETWORK))),
+        optional("volumes", Kind::Map(Names::Strict, &Kind::Nullable(&VOLUME))),
+        optional("secrets", Kind::Map(Names::Strict, &Kind::Record(&SECRET))),
+        optional("configs", Kind::Map(Names::Strict, &Kind::Record(&CONFIG))),
+        optional("models", Kind::Map(Names::Lenient, &Kind::Record(&MODEL))),
     ],
 );
 
@@ -205,7 +205,7 @@ pub static SERVICE: Record = record(
         optional("configs", Kind::List(&Kind::Record(&GRANT))),
         optional("container_name", Kind::ContainerName),
         optional("credential_spec", Kind::Record(&CREDENTIAL_SPEC)),
-        optional("depends_on", Kind::Map(Names::Names, &Kind::Record(&DEPENDENCY))),
+        optional("depends_on", Kind::Map(Names::Strict, &Kind::Record(&DEPENDENCY))),
         optional("deploy", Kind::Nullable(&DEPLOY)),
         optional("device_cgroup_rules", DISTINCT),
         optional("devices", Kind::List(&Kind::Record(&DEVICE))),
@@ -238,9 +238,9 @@ pub static SERVICE: Record = record(
         optional("memswap_limit", Kind::Bytes),
         optional("mem_swappiness", Kind::Bytes),
         optional("mac_address", Kind::Text),
-        optional("models", Kind::Map(Names::LooseNames, &Kind::Nullable(&SERVICE_MODEL))),
+        optional("models", Kind::Map(Names::Lenient, &Kind::Nullable(&SERVICE_MODEL))),
         optional("network_mode", Kind::Text),
-        optional("networks", Kind::Map(Names::Names, &Kind::Nullable(&ATTACHMENT))),
+        optional("networks", Kind::Map(Names::Strict, &Kind::Nullable(&ATTACHMENT))),
         optional("oom_kill_disable", Kind::Bool),
         optional("oom_score_adj", Kind::Integer(-1000, 1000)),
         optional("pid", Kind::TextOrNull),

@@ -17,10 +17,14 @@ const WAITING: usize = 1024;
 
 /// Connects to a project's supervisor; `None` when none runs.
 pub async fn connect(path: &Path, logs: LogInterest) -> io::Result<Option<Session>> {
-    let context = |error: io::Error| io::Error::new(error.kind(), format!("talk to the supervisor at `{}`: {error}", path.display()));
+    let context = |error: io::Error| {
+        io::Error::new(error.kind(), format!("talk to the supervisor at `{}`: {error}", path.display()))
+    };
     let stream = match UnixStream::connect(path).await {
         Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
         Err(error) => return Err(context(error)),
     };
     let (read, mut write) = stream.into_split();
@@ -29,7 +33,9 @@ pub async fn connect(path: &Path, logs: LogInterest) -> io::Result<Option<Sessio
     let snapshot = match protocol::read(&mut read).await.map_err(context)? {
         Some(FromServer::Hello { version: VERSION, snapshot }) => *snapshot,
         Some(FromServer::Hello { version, .. }) => {
-            return Err(context(io::Error::other(format!("it speaks version {version} of the protocol, this program version {VERSION}"))));
+            return Err(context(io::Error::other(format!(
+                "it speaks version {version} of the protocol, this program version {VERSION}"
+            ))));
         }
         Some(FromServer::Refused { why }) => return Err(context(io::Error::other(why))),
         // It ended between our connect and its answer.
@@ -49,7 +55,11 @@ pub async fn connect(path: &Path, logs: LogInterest) -> io::Result<Option<Sessio
 }
 
 /// Wishes of the view, numbered.
-async fn send(mut write: OwnedWriteHalf, mut wishes: mpsc::Receiver<Request>, sent: mpsc::UnboundedSender<(u64, oneshot::Sender<Reply>)>) {
+async fn send(
+    mut write: OwnedWriteHalf,
+    mut wishes: mpsc::Receiver<Request>,
+    sent: mpsc::UnboundedSender<(u64, oneshot::Sender<Reply>)>,
+) {
     let mut id = 0;
     while let Some(Request { command, reply }) = wishes.recv().await {
         id += 1;

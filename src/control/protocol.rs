@@ -110,7 +110,9 @@ mod tests {
         let mut wire = Vec::new();
         let command = Command::Kill { services: vec!["web".into()], signal: "SIGHUP".into() };
         write(&mut wire, &FromClient::Request { id: 7, command: command.clone() }).await.unwrap();
-        let Some(FromClient::Request { id: 7, command: read }) = read_text(&wire).await.unwrap() else { panic!("another frame") };
+        let Some(FromClient::Request { id: 7, command: read }) = read_text(&wire).await.unwrap() else {
+            panic!("another frame")
+        };
         assert_eq!(read, command);
     }
 

@@ -49,7 +49,9 @@ async fn connection(stream: UnixStream, attaches: mpsc::Sender<Attach>, requests
     let mut read = BufReader::new(read);
     let Ok(Some(FromClient::Hello { version, logs })) = protocol::read(&mut read).await else { return };
     if version != VERSION {
-        let why = format!("this supervisor speaks version {VERSION} of the protocol, the client version {version}: take the project down with the program that started it, then up with the new one");
+        let why = format!(
+            "this supervisor speaks version {VERSION} of the protocol, the client version {version}: take the project down with the program that started it, then up with the new one"
+        );
         let _ = protocol::write(&mut write, &FromServer::Refused { why }).await;
         return;
     }
@@ -66,7 +68,11 @@ async fn connection(stream: UnixStream, attaches: mpsc::Sender<Attach>, requests
 }
 
 /// Wishes of the client, until it goes.
-async fn listen_to(mut read: BufReader<OwnedReadHalf>, requests: mpsc::Sender<Request>, replies: mpsc::Sender<(u64, Reply)>) {
+async fn listen_to(
+    mut read: BufReader<OwnedReadHalf>,
+    requests: mpsc::Sender<Request>,
+    replies: mpsc::Sender<(u64, Reply)>,
+) {
     let mut waiting = JoinSet::new();
     loop {
         tokio::select! {
@@ -89,7 +95,11 @@ async fn listen_to(mut read: BufReader<OwnedReadHalf>, requests: mpsc::Sender<Re
 }
 
 /// What happens, and outcomes of wishes, until the session ends.
-async fn tell(mut write: OwnedWriteHalf, session: Session, mut answers: mpsc::Receiver<(u64, Reply)>) -> io::Result<()> {
+async fn tell(
+    mut write: OwnedWriteHalf,
+    session: Session,
+    mut answers: mpsc::Receiver<(u64, Reply)>,
+) -> io::Result<()> {
     let Session { snapshot, mut updates, mut logs, commands: _ } = session;
     protocol::write(&mut write, &FromServer::Hello { version: VERSION, snapshot: Box::new(snapshot) }).await?;
     let mut logs_open = true;
@@ -113,7 +123,8 @@ async fn tell(mut write: OwnedWriteHalf, session: Session, mut answers: mpsc::Re
         protocol::write(&mut write, &frame).await?;
     }
     // The loop ended; what it answered last is still on its way.
-    while let Ok(Some((id, reply))) = tokio::time::timeout(std::time::Duration::from_millis(200), answers.recv()).await {
+    while let Ok(Some((id, reply))) = tokio::time::timeout(std::time::Duration::from_millis(200), answers.recv()).await
+    {
         protocol::write(&mut write, &FromServer::Reply { id, reply }).await?;
     }
     Ok(())

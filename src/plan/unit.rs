@@ -96,7 +96,7 @@ pub enum Action {
     /// Start what a `Create` unit made or what exists stopped.
     Start,
     /// It runs already as it should: only watch it.
-    Adopt(Existing),
+    Adopt(Box<Existing>),
 }
 
 /// Something done once.
