@@ -195,9 +195,8 @@ impl<'n> Check<'n, '_> {
     }
 
     fn references(&mut self) {
-        if let Some(mode) = self.service.get("network_mode").filter(|mode| mode.as_text() != Some(""))
-            && self.service.get("networks").and_then(Node::as_map).is_some_and(|networks| !networks.is_empty())
-        {
+        let joins = self.service.get("networks").and_then(Node::as_map).is_some_and(|networks| !networks.is_empty());
+        if let Some(mode) = self.service.get("network_mode").filter(|mode| joins && mode.as_text() != Some("")) {
             self.diagnostics.push(mode.error("`network_mode` and `networks` exclude each other"));
         }
         for (key, _) in section(self.service, "networks") {
