@@ -16,8 +16,11 @@ use crate::net::wiring::Place;
 /// A service's replicas as they shall be, and those that go.
 pub(super) struct Replicas {
     wanted: Vec<Replica>,
-    leaving: Vec<(Existing, &'static str)>,
+    leaving: Leaving,
 }
+
+/// What goes, and why.
+type Leaving = Vec<(Existing, &'static str)>;
 
 /// One replica that shall be.
 struct Replica {
@@ -82,11 +85,7 @@ pub(super) fn decide(
 }
 
 /// What there is of a service, each with a number of its own, and what an interrupted replacement left beside it.
-fn existing_of(
-    specs: &Specs<'_>,
-    service: &Service,
-    observed: &Observed,
-) -> (Vec<(u32, Existing)>, Vec<(Existing, &'static str)>) {
+fn existing_of(specs: &Specs<'_>, service: &Service, observed: &Observed) -> (Vec<(u32, Existing)>, Leaving) {
     let mut found: Vec<&Existing> = observed
         .instances
         .iter()
