@@ -48,6 +48,8 @@ pub struct Host {
     requests: mpsc::Sender<Request>,
     drive: JoinHandle<supervisor::Outcome>,
     tasks: JoinSet<()>,
+    /// The control socket: ends by itself once the loop did, when the clients have read the end.
+    doors: JoinSet<()>,
     socket: Option<PathBuf>,
     /// Held as long as the host lives: one supervisor a project.
     _lock: Option<Lock>,
@@ -79,15 +81,15 @@ impl Host {
         let listener = socket.as_deref().map(server::listen).transpose()?;
         #[expect(clippy::disallowed_methods, reason = "the host owns the loop and joins it in `ended`")]
         let drive = tokio::spawn(supervisor::run(engines.clone(), setup, taken));
-        let mut tasks = JoinSet::new();
+        let (mut tasks, mut doors) = (JoinSet::new(), JoinSet::new());
         if let Some(listener) = listener {
             let (attaches, attached) = mpsc::channel(16);
-            tasks.spawn(server::serve(listener, attaches, requests.clone()));
-            tasks.spawn(pass_on(attached, orders.clone()));
+            doors.spawn(server::serve(listener, attaches, requests.clone()));
+            doors.spawn(pass_on(attached, orders.clone()));
         }
         let road = Road { engines, orders, project: project.clone(), paths: paths.clone() };
         tasks.spawn(Router { road: road.clone(), preparing: None }.run(wishes));
-        Ok(Self { road, requests, drive, tasks, socket, _lock: lock })
+        Ok(Self { road, requests, drive, tasks, doors, socket, _lock: lock })
     }
 
     /// A session on it, as another shell would get one.
@@ -117,6 +119,7 @@ impl Host {
         {
             output::error("the supervisor failed", &["this is a bug in wcompose: please report it".to_owned()]);
         }
+        while self.doors.join_next().await.is_some() {}
         self.tasks.shutdown().await;
         if let Some(socket) = &self.socket {
             let _ = std::fs::remove_file(socket);
@@ -125,7 +128,8 @@ impl Host {
 
     /// Lets go: what runs goes on without a supervisor.
     pub async fn leave(self) {
-        let Self { road, requests, drive, mut tasks, .. } = self;
+        let Self { road, requests, drive, mut tasks, mut doors, .. } = self;
+        doors.shutdown().await;
         tasks.shutdown().await;
         drop((road, requests));
         let _ = drive.await;
@@ -155,9 +159,16 @@ pub async fn supervise(settings: Settings) -> Outcome {
     }
 }
 
+/// Until the loop ends: then nobody takes sessions any more.
 async fn pass_on(mut attached: mpsc::Receiver<Attach>, orders: mpsc::Sender<Order>) {
-    while let Some(attach) = attached.recv().await {
-        let _ = orders.send(Order::Attach(attach)).await;
+    loop {
+        tokio::select! {
+            attach = attached.recv() => match attach {
+                Some(attach) => drop(orders.send(Order::Attach(attach)).await),
+                None => return,
+            },
+            () = orders.closed() => return,
+        }
     }
 }
 

@@ -1,116 +1,309 @@
-//! The other side: a session that cannot be told from a local one.
+//! A view's side: a [`Session`] that cannot be told from a local one. It never lets one of its channels hold up another: a view
+//! that reads no updates still gets its log lines, and gets a fresh snapshot when it reads updates again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
-use tokio::io::BufReader;
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
-use super::protocol::{self, FromClient, FromServer, VERSION};
+use super::protocol::{self, Frames, FromClient, FromServer, VERSION};
+use crate::event::Snapshot;
 use crate::session::{LogInterest, LogLine, Reply, Request, Session, Update};
 
-/// Updates and lines that may wait for the view.
-const WAITING: usize = 1024;
+/// Updates and lines a view may be behind before it loses some.
+const QUEUE: usize = 1024;
+/// Requests under way to the connection.
+const REQUESTS: usize = 16;
+/// How long a supervisor may take to answer the hello.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Connects to a project's supervisor; `None` when none runs.
+/// Connects to a project's supervisor; `None` when none runs. The session lives until the view drops its channels or the
+/// supervisor ends.
 pub async fn connect(path: &Path, logs: LogInterest) -> io::Result<Option<Session>> {
     let context = |error: io::Error| {
         io::Error::new(error.kind(), format!("talk to the supervisor at `{}`: {error}", path.display()))
     };
     let stream = match UnixStream::connect(path).await {
         Ok(stream) => stream,
+        // A socket nobody listens on was left by a supervisor that died.
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             return Ok(None);
         }
         Err(error) => return Err(context(error)),
     };
-    let (read, mut write) = stream.into_split();
-    let mut read = BufReader::new(read);
-    protocol::write(&mut write, &FromClient::Hello { version: VERSION, logs }).await.map_err(context)?;
-    let snapshot = match protocol::read(&mut read).await.map_err(context)? {
-        Some(FromServer::Hello { version: VERSION, snapshot }) => *snapshot,
-        Some(FromServer::Hello { version, .. }) => {
-            return Err(context(io::Error::other(format!(
-                "it speaks version {version} of the protocol, this program version {VERSION}"
-            ))));
-        }
-        Some(FromServer::Refused { why }) => return Err(context(io::Error::other(why))),
-        // It ended between our connect and its answer.
-        None => return Ok(None),
-        Some(_) => return Err(context(io::Error::new(io::ErrorKind::InvalidData, "it did not say hello"))),
+    let (reader, mut writer) = stream.into_split();
+    let mut frames = Frames::new(BufReader::new(reader));
+    let greeting = greet(&mut frames, &mut writer, logs);
+    let snapshot = match tokio::time::timeout(PATIENCE, greeting).await {
+        Ok(Ok(Some(snapshot))) => snapshot,
+        Ok(Ok(None)) => return Ok(None),
+        Ok(Err(error)) => return Err(context(error)),
+        Err(_) => return Err(context(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"))),
     };
-    let (update, updates) = mpsc::channel(WAITING);
-    let (log, logs) = mpsc::channel(WAITING);
-    let (commands, wishes) = mpsc::channel(16);
-    let (sent, pending) = mpsc::unbounded_channel();
-    #[expect(clippy::disallowed_methods, reason = "ends with the session: its channels close")]
-    {
-        tokio::spawn(send(write, wishes, sent));
-        tokio::spawn(receive(read, update, log, pending));
-    }
-    Ok(Some(Session { snapshot, updates, logs, commands }))
+    let (updates, update_receiver) = mpsc::channel(QUEUE);
+    let (lines, line_receiver) = mpsc::channel(QUEUE);
+    let (commands, requests) = mpsc::channel(REQUESTS);
+    let pump = Pump {
+        writer,
+        is_silent: false,
+        updates: Updates { sender: Some(updates), state: snapshot.clone(), lags: false },
+        lines: Lines { sender: Some(lines), pending: VecDeque::new(), dropped: 0, ended: false },
+        open: HashMap::new(),
+        number: 0,
+    };
+    #[expect(clippy::disallowed_methods, reason = "the session's channels own the task: it ends when they do")]
+    tokio::spawn(pump.run(frames, requests));
+    Ok(Some(Session { snapshot, updates: update_receiver, logs: line_receiver, commands }))
 }
 
-/// Wishes of the view, numbered.
-async fn send(
-    mut write: OwnedWriteHalf,
-    mut wishes: mpsc::Receiver<Request>,
-    sent: mpsc::UnboundedSender<(u64, oneshot::Sender<Reply>)>,
-) {
-    let mut id = 0;
-    while let Some(Request { command, reply }) = wishes.recv().await {
-        id += 1;
-        let _ = sent.send((id, reply));
-        if protocol::write(&mut write, &FromClient::Request { id, command }).await.is_err() {
-            return;
-        }
+/// Hello both ways, then the snapshot; `None` when the supervisor ended meanwhile.
+async fn greet(
+    frames: &mut Frames<BufReader<OwnedReadHalf>>,
+    writer: &mut OwnedWriteHalf,
+    logs: LogInterest,
+) -> io::Result<Option<Snapshot>> {
+    let gone = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
+        )
+    };
+    match protocol::send(writer, &FromClient::Hello { version: VERSION, logs }).await {
+        Err(error) if gone(&error) => return Ok(None),
+        sent => sent?,
     }
-}
-
-/// What the supervisor says, until it ends. A dropped reply tells its asker that there will be none.
-async fn receive(
-    mut read: BufReader<OwnedReadHalf>,
-    updates: mpsc::Sender<Update>,
-    logs: mpsc::Sender<LogLine>,
-    mut sent: mpsc::UnboundedReceiver<(u64, oneshot::Sender<Reply>)>,
-) {
-    let mut logs = Some(logs);
-    let mut waiting = HashMap::new();
     loop {
-        let frame = tokio::select! {
-            frame = protocol::read(&mut read) => frame,
-            // The view is gone: so is the reason to listen.
-            () = updates.closed() => return,
+        let frame = match frames.next().await {
+            Err(error) if gone(&error) => return Ok(None),
+            frame => frame?,
         };
         match frame {
-            Ok(Some(FromServer::Update(update))) => {
-                if updates.send(update).await.is_err() {
-                    return;
-                }
+            Some(FromServer::Hello { version: VERSION }) => {}
+            Some(FromServer::Hello { version }) => {
+                let why = format!("it speaks version {version} of the protocol, this program version {VERSION}");
+                return Err(io::Error::other(why));
             }
-            Ok(Some(FromServer::Log(line))) => {
-                if let Some(logs) = &logs {
-                    let _ = logs.send(line).await;
-                }
-            }
-            Ok(Some(FromServer::LogsEnd)) => logs = None,
-            Ok(Some(FromServer::Reply { id, reply })) => {
-                while let Ok((id, asker)) = sent.try_recv() {
-                    waiting.insert(id, asker);
-                }
-                if let Some(asker) = waiting.remove(&id) {
-                    let _: Result<(), Reply> = oneshot::Sender::send(asker, reply);
-                }
-            }
-            Ok(Some(FromServer::Hello { .. } | FromServer::Refused { .. })) => {}
-            Ok(None) => return,
-            Err(error) => {
-                let _ = updates.send(Update::Lost(error.to_string())).await;
-                return;
-            }
+            Some(FromServer::Snapshot(snapshot)) => return Ok(Some(*snapshot)),
+            Some(FromServer::Refused(why)) => return Err(io::Error::other(why)),
+            Some(
+                FromServer::Update(_)
+                | FromServer::Log(_)
+                | FromServer::LogsEnded
+                | FromServer::Reply { .. }
+                | FromServer::Ended,
+            ) => return Err(io::Error::new(io::ErrorKind::InvalidData, "it did not say hello")),
+            None => return Ok(None),
         }
     }
 }
+
+/// Carries frames between the connection and a session's channels.
+struct Pump {
+    /// Kept open as long as anybody reads: its end tells the supervisor that the view is gone.
+    writer: OwnedWriteHalf,
+    /// The view can send nothing more.
+    is_silent: bool,
+    updates: Updates,
+    lines: Lines,
+    open: HashMap<u64, oneshot::Sender<Reply>>,
+    number: u64,
+}
+
+impl Pump {
+    async fn run(mut self, mut frames: Frames<BufReader<OwnedReadHalf>>, mut requests: mpsc::Receiver<Request>) {
+        let lost = loop {
+            if self.is_abandoned() {
+                return;
+            }
+            tokio::select! {
+                frame = frames.next() => match frame {
+                    Ok(Some(FromServer::Ended)) => break None,
+                    Ok(Some(frame)) => self.take(frame),
+                    Ok(None) => break Some("the supervisor was lost: it ended without saying so".to_owned()),
+                    Err(error) => break Some(format!("the supervisor was lost: {error}")),
+                },
+                request = requests.recv(), if !self.is_silent => match request {
+                    Some(request) => self.request(request).await,
+                    None => self.is_silent = true,
+                },
+                () = self.updates.wants_resync() => self.updates.resync(),
+                () = self.lines.wants_more() => self.lines.hand_on(),
+                () = self.updates.closed() => self.updates.sender = None,
+                () = self.lines.closed() => self.lines.sender = None,
+            }
+        };
+        self.open.clear();
+        drop(requests);
+        // Whoever reads on gets what was kept for it, then the end.
+        self.lines.ended = true;
+        let Self { updates, mut lines, .. } = self;
+        let last_updates = updates.end(lost);
+        let last_lines = async {
+            while lines.sender.is_some() {
+                lines.wants_more().await;
+                lines.hand_on();
+            }
+        };
+        tokio::join!(last_updates, last_lines);
+    }
+
+    /// Whether nobody is left who could read or wish anything.
+    fn is_abandoned(&self) -> bool {
+        self.is_silent && self.updates.sender.is_none() && self.lines.sender.is_none() && self.open.is_empty()
+    }
+
+    fn take(&mut self, frame: FromServer) {
+        match frame {
+            FromServer::Update(update) => self.updates.push(update),
+            FromServer::Log(line) => self.lines.push(line),
+            FromServer::LogsEnded => self.lines.end(),
+            FromServer::Reply { number, reply } => {
+                if let (Some(sender), Some(reply)) = (self.open.remove(&number), reply) {
+                    let _ = sender.send(reply);
+                }
+            }
+            // Said once, at the beginning; the end is seen before this is called.
+            FromServer::Hello { .. } | FromServer::Refused(_) | FromServer::Snapshot(_) | FromServer::Ended => {}
+        }
+    }
+
+    async fn request(&mut self, Request { command, reply }: Request) {
+        self.number += 1;
+        let sent = match protocol::encode(&FromClient::Request { number: self.number, command }) {
+            Ok(frame) => self.writer.write_all(&frame).await,
+            Err(error) => {
+                let _ = reply.send(Reply::Refused(format!("send the command to the supervisor: {error}")));
+                return;
+            }
+        };
+        // Where the connection broke, the reply is dropped here and the reader tells why.
+        if sent.is_ok() {
+            self.open.insert(self.number, reply);
+        }
+    }
+}
+
+/// Updates on their way to the view, and the state they lead to.
+struct Updates {
+    sender: Option<mpsc::Sender<Update>>,
+    state: Snapshot,
+    /// Some were lost: nothing more but a snapshot.
+    lags: bool,
+}
+
+impl Updates {
+    fn push(&mut self, update: Update) {
+        match &update {
+            Update::Event(event) => self.state.apply(event),
+            Update::Resync(snapshot) => self.state = (**snapshot).clone(),
+            Update::Lost(_) => {}
+        }
+        if let (false, Some(sender)) = (self.lags, &self.sender) {
+            self.lags = matches!(sender.try_send(update), Err(mpsc::error::TrySendError::Full(_)));
+        }
+    }
+
+    /// Waits until the view reads again; for ever, where it lost nothing.
+    async fn wants_resync(&self) {
+        match &self.sender {
+            Some(sender) if self.lags => drop(sender.reserve().await),
+            _ => std::future::pending().await,
+        }
+    }
+
+    fn resync(&mut self) {
+        if let Some(sender) = &self.sender {
+            self.lags = sender.try_send(Update::Resync(Box::new(self.state.clone()))).is_err();
+        }
+    }
+
+    async fn closed(&self) {
+        closed(self.sender.as_ref()).await;
+    }
+
+    /// The last of them.
+    async fn end(self, lost: Option<String>) {
+        let Some(sender) = self.sender else { return };
+        if self.lags {
+            let _ = sender.send(Update::Resync(Box::new(self.state))).await;
+        }
+        if let Some(text) = lost {
+            let _ = sender.send(Update::Lost(text)).await;
+        }
+    }
+}
+
+/// Log lines on their way to the view: the oldest are dropped, and counted, when it does not read.
+struct Lines {
+    sender: Option<mpsc::Sender<LogLine>>,
+    pending: VecDeque<LogLine>,
+    dropped: u64,
+    /// There will be no more.
+    ended: bool,
+}
+
+impl Lines {
+    /// At once where there is room: whoever gets a later update finds the line there.
+    fn push(&mut self, mut line: LogLine) {
+        let Some(sender) = &self.sender else { return };
+        if self.pending.is_empty() {
+            match sender.try_send(line) {
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return,
+                Err(mpsc::error::TrySendError::Full(back)) => line = back,
+            }
+        }
+        if self.pending.len() == QUEUE {
+            self.dropped += self.pending.pop_front().map_or(0, |line| line.dropped + 1);
+        }
+        self.pending.push_back(line);
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        if self.pending.is_empty() {
+            self.sender = None;
+        }
+    }
+
+    /// Waits until there is room for the oldest line; for ever, where there is none to hand on.
+    async fn wants_more(&self) {
+        match &self.sender {
+            Some(sender) if !self.pending.is_empty() => drop(sender.reserve().await),
+            Some(_) if self.ended => {}
+            Some(_) | None => std::future::pending().await,
+        }
+    }
+
+    /// Hands the oldest line on.
+    fn hand_on(&mut self) {
+        let Some(sender) = &self.sender else { return };
+        if let Some(mut line) = self.pending.pop_front() {
+            line.dropped += std::mem::take(&mut self.dropped);
+            // There is room, or nobody reads any more.
+            let _ = sender.try_send(line);
+        }
+        if sender.is_closed() || (self.ended && self.pending.is_empty()) {
+            self.sender = None;
+        }
+    }
+
+    async fn closed(&self) {
+        closed(self.sender.as_ref()).await;
+    }
+}
+
+/// Waits until nobody receives any more; for ever, where that is known already.
+async fn closed<T>(sender: Option<&mpsc::Sender<T>>) {
+    match sender {
+        Some(sender) => sender.closed().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

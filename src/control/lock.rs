@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 
 /// The lock, held as long as this lives.
 #[derive(Debug)]
@@ -60,8 +60,15 @@ impl Lock {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    file.map_err(|error| io::Error::new(error.kind(), format!("open lock `{}`: {error}", path.display())))
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits() as i32);
+    options.open(path).map_err(|error| io::Error::new(error.kind(), format!("open lock `{}`: {error}", path.display())))
 }
 
 #[cfg(test)]
@@ -78,5 +85,14 @@ mod tests {
         drop(first);
         assert!(!Lock::is_held(&path).unwrap());
         assert!(Lock::acquire(&path).unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        std::os::unix::fs::symlink(folder.path().join("elsewhere"), &path).unwrap();
+        Lock::acquire(&path).unwrap_err();
+        assert!(!folder.path().join("elsewhere").exists());
     }
 }

@@ -1,4 +1,7 @@
-//! Frames: one JSON object a line, at most [`LIMIT`] bytes. Each side begins with a hello that names its version.
+//! What travels over the control socket: one JSON value a line, at most [`LIMIT`] bytes.
+//!
+//! The law of the first frames: the client says [`FromClient::Hello`], the server answers [`FromServer::Hello`] or
+//! [`FromServer::Refused`]; then comes the snapshot, and only then everything else.
 
 use std::io;
 
@@ -12,119 +15,188 @@ use crate::session::{Command, LogInterest, LogLine, Reply, Update};
 /// Version of the frames. Adding a field is free; changing one adds one here.
 pub const VERSION: u32 = 1;
 
-/// Bytes of a frame, its line end included; a longer one ends the connection.
+/// Longest frame, its line end included: room for a request with a large environment, or a snapshot of many instances.
 pub const LIMIT: usize = 4 << 20;
 
-/// What a client sends.
-#[derive(Debug, Serialize, Deserialize)]
+/// Longest text of a log line that is handed on whole: even when every byte of it is escaped, the frame stays below [`LIMIT`].
+const LINE_LIMIT: usize = LIMIT / 8;
+
+/// What a client says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromClient {
-    /// First, once.
+    /// The first frame.
     Hello {
-        /// [`VERSION`].
+        /// [`VERSION`] of the client.
         version: u32,
-        /// Which log lines are wanted.
+        /// Log lines it wants.
+        #[serde(default)]
         logs: LogInterest,
     },
-    /// A wish, answered under its number.
+    /// A wish.
     Request {
-        /// Chosen by the client.
-        id: u64,
-        /// The wish.
+        /// Named again in the reply; chosen by the client.
+        number: u64,
+        /// What is wished.
         command: Command,
     },
 }
 
-/// What a server sends.
-#[derive(Debug, Serialize, Deserialize)]
+/// What a server says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromServer {
-    /// First, once.
+    /// The first frame.
     Hello {
-        /// [`VERSION`].
+        /// [`VERSION`] of the server.
         version: u32,
-        /// The state from which updates go on.
-        snapshot: Box<Snapshot>,
     },
-    /// What happened.
+    /// No session: text for people. The connection ends.
+    Refused(String),
+    /// The state when the session began.
+    Snapshot(Box<Snapshot>),
+    /// What happened since.
     Update(Update),
-    /// A line of output.
+    /// A log line.
     Log(LogLine),
-    /// No lines will come any more.
-    LogsEnd,
-    /// Outcome of a wish.
+    /// No log lines any more.
+    LogsEnded,
+    /// Outcome of a request; without one, the supervisor ended before it was carried out.
     Reply {
-        /// The wish's number.
-        id: u64,
-        /// The outcome.
-        reply: Reply,
+        /// The request's number.
+        number: u64,
+        /// Its outcome.
+        reply: Option<Reply>,
     },
-    /// The client cannot be served.
-    Refused {
-        /// Why.
-        why: String,
-    },
+    /// The supervisor ended as it was meant to. The connection ends.
+    Ended,
 }
 
-/// Reads a frame; `None` at the end of the stream.
-pub async fn read<T: DeserializeOwned>(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<T>> {
-    let mut line = Vec::new();
-    loop {
-        let available = from.fill_buf().await?;
-        if available.is_empty() {
-            return if line.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
-        }
-        let end = available.iter().position(|byte| *byte == b'\n');
-        let taken = end.map_or(available.len(), |at| at + 1);
-        if line.len() + taken > LIMIT {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame is longer than {LIMIT} bytes")));
-        }
-        line.extend_from_slice(&available[..taken]);
-        from.consume(taken);
-        if end.is_some() {
-            return serde_json::from_slice(&line).map(Some).map_err(io::Error::from);
+/// A frame as it is sent; one that would be too long is [`io::ErrorKind::InvalidData`].
+pub fn encode(frame: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(frame)?;
+    bytes.push(b'\n');
+    if bytes.len() > LIMIT {
+        return Err(too_long(bytes.len()));
+    }
+    Ok(bytes)
+}
+
+/// Sends a frame.
+pub async fn send(writer: &mut (impl AsyncWrite + Unpin), frame: &impl Serialize) -> io::Result<()> {
+    writer.write_all(&encode(frame)?).await
+}
+
+/// Cuts a log line that would not fit into a frame.
+pub fn fit(mut line: LogLine) -> LogLine {
+    if line.text.len() > LINE_LIMIT {
+        let end = (0..=LINE_LIMIT).rev().find(|at| line.text.is_char_boundary(*at)).unwrap_or(0);
+        line.text.truncate(end);
+        line.text.push('…');
+    }
+    line
+}
+
+/// Frames as they arrive.
+#[derive(Debug)]
+pub struct Frames<R> {
+    reader: R,
+    partial: Vec<u8>,
+}
+
+impl<R: AsyncBufRead + Unpin> Frames<R> {
+    /// The frames of a connection.
+    pub fn new(reader: R) -> Self {
+        Self { reader, partial: Vec::new() }
+    }
+
+    /// The next frame; absent at the end. What has arrived of a frame stays when this is dropped before it ends.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+        loop {
+            let bytes = self.reader.fill_buf().await?;
+            if bytes.is_empty() {
+                return if self.partial.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+            }
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let taken = end.map_or(bytes.len(), |at| at + 1);
+            if self.partial.len() + taken > LIMIT {
+                return Err(too_long(self.partial.len() + taken));
+            }
+            self.partial.extend_from_slice(&bytes[..taken]);
+            self.reader.consume(taken);
+            if end.is_some() {
+                let frame = serde_json::from_slice(&self.partial);
+                self.partial.clear();
+                return frame.map(Some).map_err(io::Error::from);
+            }
         }
     }
 }
 
-/// Writes a frame.
-pub async fn write<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), frame: &T) -> io::Result<()> {
-    let mut line = serde_json::to_vec(frame)?;
-    line.push(b'\n');
-    if line.len() > LIMIT {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame would be longer than {LIMIT} bytes")));
-    }
-    to.write_all(&line).await
+fn too_long(length: usize) -> io::Error {
+    let message = format!("a frame of {length} bytes or more is longer than {LIMIT} bytes");
+    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{BufReader, duplex};
+
     use super::*;
 
-    async fn read_text(text: &[u8]) -> io::Result<Option<FromClient>> {
-        read(&mut tokio::io::BufReader::new(text)).await
+    fn frames(bytes: &[u8]) -> Frames<&[u8]> {
+        Frames::new(bytes)
     }
 
     #[tokio::test]
-    async fn a_frame_comes_back_as_it_was_written() {
-        let mut wire = Vec::new();
-        let command = Command::Kill { services: vec!["web".into()], signal: "SIGHUP".into() };
-        write(&mut wire, &FromClient::Request { id: 7, command: command.clone() }).await.unwrap();
-        let Some(FromClient::Request { id: 7, command: read }) = read_text(&wire).await.unwrap() else {
-            panic!("another frame")
+    async fn frames_read_as_they_were_sent() {
+        let hello = FromClient::Hello { version: VERSION, logs: LogInterest::default() };
+        let stop =
+            FromClient::Request { number: 7, command: Command::Stop { services: vec!["a".into()], timeout: None } };
+        let bytes = [encode(&hello).unwrap(), encode(&stop).unwrap()].concat();
+        insta::assert_snapshot!(String::from_utf8(bytes.clone()).unwrap(), @r#"
+        {"hello":{"version":1,"logs":{"mode":"off","services":[],"tail":null,"since":null,"until":null}}}
+        {"request":{"number":7,"command":{"stop":{"services":["a"],"timeout":null}}}}
+        "#);
+        let mut frames = frames(&bytes);
+        assert_eq!(frames.next().await.unwrap(), Some(hello));
+        assert_eq!(frames.next().await.unwrap(), Some(stop));
+        assert_eq!(frames.next::<FromClient>().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_frame_survives_a_reader_that_gives_up_waiting() {
+        let (mut near, far) = duplex(64);
+        let mut frames = Frames::new(BufReader::new(far));
+        let bytes = encode(&FromServer::LogsEnded).unwrap();
+        near.write_all(&bytes[..5]).await.unwrap();
+        tokio::select! {
+            biased;
+            frame = frames.next::<FromServer>() => panic!("{frame:?} is not whole yet"),
+            () = tokio::task::yield_now() => {}
+        }
+        near.write_all(&bytes[5..]).await.unwrap();
+        assert_eq!(frames.next().await.unwrap(), Some(FromServer::LogsEnded));
+    }
+
+    #[tokio::test]
+    async fn too_long_broken_and_foreign_frames_are_errors() {
+        let long = vec![b' '; LIMIT + 1];
+        assert_eq!(frames(&long).next::<FromClient>().await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(frames(b"{\"he").next::<FromClient>().await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert!(frames(b"GET / HTTP/1.1\n").next::<FromClient>().await.is_err());
+        assert!(encode(&"x".repeat(LIMIT)).is_err());
+    }
+
+    #[test]
+    fn the_longest_line_fits_into_a_frame() {
+        let line = LogLine {
+            at: jiff::Timestamp::UNIX_EPOCH,
+            instance: crate::model::InstanceName::new("a".into(), 1),
+            stream: crate::session::LogStream::Stdout,
+            text: "\u{1}".repeat(LIMIT),
+            dropped: 0,
         };
-        assert_eq!(read, command);
-    }
-
-    #[tokio::test]
-    async fn a_stream_that_ends_between_frames_is_no_error_and_within_one_is() {
-        assert!(read_text(b"").await.unwrap().is_none());
-        assert_eq!(read_text(b"{\"hello\"").await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    }
-
-    #[tokio::test]
-    async fn a_frame_without_end_does_not_fill_the_memory() {
-        let endless = vec![b'x'; LIMIT + 1];
-        assert_eq!(read_text(&endless).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(encode(&FromServer::Log(fit(line))).is_ok());
     }
 }

@@ -1,20 +1,39 @@
-//! The supervisor's side: a private socket, a session for each connection. A client that does not read blocks only itself.
+//! The supervisor's side. Each connection is a task with a session of its own; one whose client stops reading waits alone,
+//! while its session drops what it cannot keep, as any slow view's does.
 
+use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
-use tokio::io::BufReader;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
+use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::protocol::{self, FromClient, FromServer, VERSION};
-use crate::session::{Attach, Reply, Request, Session};
+use super::protocol::{self, Frames, FromClient, FromServer, VERSION};
+use crate::session::{Attach, LogInterest, Reply, Request, Session};
+
+/// Connections at a time; further ones wait in the socket's backlog.
+const CONNECTIONS: usize = 64;
+/// Requests of one connection that are not answered yet; further ones are not read until then.
+const OPEN_REQUESTS: usize = 16;
+/// Log lines after which an event or a reply that waits is sent first.
+const LINES_IN_A_ROW: usize = 256;
+/// How long a client may take to say hello.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long clients may take to read the end once the supervisor ended.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A request that was handed on, and where its outcome will come from.
+type Open = (u64, oneshot::Receiver<Reply>);
 
 /// Listens at `path`, in place of a socket that a dead supervisor left. Only the owner can connect.
-/// Whoever calls this holds the project's lock.
+/// Whoever calls this holds the project's lock, and the folder is private.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
     let context = |error: io::Error| io::Error::new(error.kind(), format!("listen at `{}`: {error}", path.display()));
     match std::fs::remove_file(path) {
@@ -22,110 +41,163 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
         _ => {}
     }
     let listener = UnixListener::bind(path).map_err(context)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(context)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(context)?;
     Ok(listener)
 }
 
-/// Serves connections until it is dropped.
+/// Serves sessions until nobody takes `attaches` any more, then lets the clients read the end.
 pub async fn serve(listener: UnixListener, attaches: mpsc::Sender<Attach>, requests: mpsc::Sender<Request>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, attaches.clone(), requests.clone()));
+                    connections.spawn(converse(stream, attaches.clone(), requests.clone()));
                 }
-                // Out of descriptors: there is nothing to do but wait for some to be freed.
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+                // Out of descriptors, most likely: others may end meanwhile.
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             },
             Some(_) = connections.join_next() => {}
+            () = attaches.closed() => break,
         }
     }
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(FAREWELL, ended).await;
 }
 
-/// One connection; whatever goes wrong with it ends it, and nothing else.
-async fn connection(stream: UnixStream, attaches: mpsc::Sender<Attach>, requests: mpsc::Sender<Request>) {
-    let (read, mut write) = stream.into_split();
-    let mut read = BufReader::new(read);
-    let Ok(Some(FromClient::Hello { version, logs })) = protocol::read(&mut read).await else { return };
-    if version != VERSION {
-        let why = format!(
-            "this supervisor speaks version {VERSION} of the protocol, the client version {version}: take the project down with the program that started it, then up with the new one"
-        );
-        let _ = protocol::write(&mut write, &FromServer::Refused { why }).await;
-        return;
-    }
-    let (reply, answer) = oneshot::channel();
-    if attaches.send(Attach { logs, reply }).await.is_err() {
-        return;
-    }
-    let Ok(session) = answer.await else { return };
-    let (replies, answers) = mpsc::channel(16);
-    tokio::select! {
-        () = listen_to(read, requests, replies) => {}
-        _ = tell(write, session, answers) => {}
-    }
-}
-
-/// Wishes of the client, until it goes.
-async fn listen_to(
-    mut read: BufReader<OwnedReadHalf>,
+/// One connection. Whatever goes wrong on it ends it: the client sees that, and nobody else is concerned.
+async fn converse(
+    stream: UnixStream,
+    attaches: mpsc::Sender<Attach>,
     requests: mpsc::Sender<Request>,
-    replies: mpsc::Sender<(u64, Reply)>,
-) {
-    let mut waiting = JoinSet::new();
-    loop {
-        tokio::select! {
-            frame = protocol::read(&mut read) => match frame {
-                Ok(Some(FromClient::Request { id, command })) => {
-                    let (reply, answer) = oneshot::channel();
-                    let _ = requests.send(Request { command, reply }).await;
-                    let replies = replies.clone();
-                    waiting.spawn(async move {
-                        let given_up = || Reply::Refused("error: given up: another command took over, or the supervisor ended\n".into());
-                        let reply = answer.await.unwrap_or_else(|_| given_up());
-                        let _ = replies.send((id, reply)).await;
-                    });
-                }
-                _ => return,
-            },
-            Some(_) = waiting.join_next() => {}
+) -> io::Result<()> {
+    let own = rustix::process::geteuid().as_raw();
+    let peer = stream.peer_cred()?.uid();
+    if peer != own && peer != 0 {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let (reader, writer) = stream.into_split();
+    let (mut frames, mut writer) = (Frames::new(BufReader::new(reader)), BufWriter::new(writer));
+    let logs = match tokio::time::timeout(PATIENCE, frames.next()).await?? {
+        Some(FromClient::Hello { version: VERSION, logs }) => logs,
+        Some(FromClient::Hello { version, .. }) => {
+            let text = format!(
+                "the supervisor speaks version {VERSION} of the control protocol, this program version {version}"
+            );
+            return refuse(&mut writer, text).await;
         }
+        Some(FromClient::Request { .. }) => return refuse(&mut writer, "a request came before the hello".into()).await,
+        None => return Ok(()),
+    };
+    protocol::send(&mut writer, &FromServer::Hello { version: VERSION }).await?;
+    // Where the supervisor is ending, the connection ends without a snapshot.
+    let Some(session) = open(&attaches, logs).await else { return writer.flush().await };
+    // The session's own end tells when the supervisor is gone; nothing here may keep it from ending.
+    drop(attaches);
+    let Session { snapshot, updates, logs, commands: _ } = session;
+    protocol::send(&mut writer, &FromServer::Snapshot(Box::new(snapshot))).await?;
+    writer.flush().await?;
+    let (open, opened) = mpsc::channel(OPEN_REQUESTS);
+    tokio::select! {
+        result = take_requests(frames, requests, open) => result,
+        result = tell(&mut writer, updates, logs, opened) => result,
     }
 }
 
-/// What happens, and outcomes of wishes, until the session ends.
-async fn tell(
-    mut write: OwnedWriteHalf,
-    session: Session,
-    mut answers: mpsc::Receiver<(u64, Reply)>,
+async fn open(attach: &mpsc::Sender<Attach>, logs: LogInterest) -> Option<Session> {
+    let (reply, session) = oneshot::channel();
+    attach.send(Attach { logs, reply }).await.ok()?;
+    session.await.ok()
+}
+
+async fn refuse(writer: &mut (impl AsyncWrite + Unpin), text: String) -> io::Result<()> {
+    protocol::send(writer, &FromServer::Refused(text)).await?;
+    writer.flush().await
+}
+
+/// Hands requests on until the client goes.
+async fn take_requests(
+    mut frames: Frames<BufReader<OwnedReadHalf>>,
+    requests: mpsc::Sender<Request>,
+    open: mpsc::Sender<Open>,
 ) -> io::Result<()> {
-    let Session { snapshot, mut updates, mut logs, commands: _ } = session;
-    protocol::write(&mut write, &FromServer::Hello { version: VERSION, snapshot: Box::new(snapshot) }).await?;
-    let mut logs_open = true;
-    loop {
-        // A reply stands behind the events that led to it, lines before the events that ended them.
-        let frame = tokio::select! {
-            biased;
-            line = logs.recv(), if logs_open => match line {
-                Some(line) => FromServer::Log(line),
-                None => {
-                    logs_open = false;
-                    FromServer::LogsEnd
-                }
-            },
-            update = updates.recv() => match update {
-                Some(update) => FromServer::Update(update),
-                None => break,
-            },
-            Some((id, reply)) = answers.recv() => FromServer::Reply { id, reply },
+    while let Some(frame) = frames.next().await? {
+        let FromClient::Request { number, command } = frame else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a second hello"));
         };
-        protocol::write(&mut write, &frame).await?;
-    }
-    // The loop ended; what it answered last is still on its way.
-    while let Ok(Some((id, reply))) = tokio::time::timeout(std::time::Duration::from_millis(200), answers.recv()).await
-    {
-        protocol::write(&mut write, &FromServer::Reply { id, reply }).await?;
+        let (reply, outcome) = oneshot::channel();
+        // Where nobody takes it, `reply` is dropped, and that is the outcome.
+        let _ = requests.send(Request { command, reply }).await;
+        if open.send((number, outcome)).await.is_err() {
+            break;
+        }
     }
     Ok(())
+}
+
+/// Sends what the session brings until the supervisor ends.
+async fn tell(
+    writer: &mut (impl AsyncWrite + Unpin),
+    mut updates: mpsc::Receiver<crate::session::Update>,
+    mut logs: mpsc::Receiver<crate::session::LogLine>,
+    mut opened: mpsc::Receiver<Open>,
+) -> io::Result<()> {
+    let mut replies = FuturesUnordered::new();
+    let (mut lives, mut logs_live, mut lines_in_a_row) = (true, true, 0);
+    while lives || logs_live || !replies.is_empty() {
+        // A flood of lines waits for what else there is.
+        let mut waiting = None;
+        if lines_in_a_row == LINES_IN_A_ROW {
+            lines_in_a_row = 0;
+            while replies.len() < OPEN_REQUESTS
+                && let Ok(opened) = opened.try_recv()
+            {
+                replies.push(outcome(opened));
+            }
+            waiting = updates.try_recv().ok().map(FromServer::Update);
+            if waiting.is_none() {
+                waiting = replies.next().now_or_never().flatten();
+            }
+        }
+        if let Some(frame) = waiting {
+            protocol::send(writer, &frame).await?;
+            continue;
+        }
+        // Lines stand before the events that ended them, a reply behind the events that led to it.
+        let frame = tokio::select! {
+            biased;
+            line = logs.recv(), if logs_live => match line {
+                Some(line) => FromServer::Log(protocol::fit(line)),
+                None => {
+                    logs_live = false;
+                    FromServer::LogsEnded
+                }
+            },
+            update = updates.recv(), if lives => match update {
+                Some(update) => FromServer::Update(update),
+                None => {
+                    lives = false;
+                    continue;
+                }
+            },
+            Some(reply) = replies.next(), if !replies.is_empty() => reply,
+            Some(opened) = opened.recv(), if replies.len() < OPEN_REQUESTS => {
+                replies.push(outcome(opened));
+                continue;
+            }
+        };
+        lines_in_a_row = if matches!(frame, FromServer::Log(_)) { lines_in_a_row + 1 } else { 0 };
+        protocol::send(writer, &frame).await?;
+        if updates.is_empty() && logs.is_empty() {
+            writer.flush().await?;
+        }
+    }
+    protocol::send(writer, &FromServer::Ended).await?;
+    writer.flush().await
+}
+
+/// The reply to a request, once there is one.
+async fn outcome((number, reply): Open) -> FromServer {
+    FromServer::Reply { number, reply: reply.await.ok() }
 }

@@ -476,8 +476,8 @@ fn a_changed_network_takes_everything_on_it_along() {
     assert_snapshot!(changed.plan(&observed, &Options::default()), @r"
     recreate network p_default (config changed)
     recreate p-web-1 (network new: p_default)
-    start p-web-1 (network new: p_default)
     keep p-other-1 (running)
+    start p-web-1 (network new: p_default)
     ");
 }
 
