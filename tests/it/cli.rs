@@ -83,7 +83,7 @@ fn config_prints_the_resolved_file_and_points_at_nothing_of_the_engine() {
     let (project, port) = one();
     let text = project.run(&["config"]).well().stdout;
     assert!(text.starts_with(&format!("name: {}\n", project.name)), "{text}");
-    assert!(text.contains(&format!("published: \"{port}\"")), "{text}");
+    assert!(text.contains(&format!("published: '{port}'")), "{text}");
     assert_eq!(project.run(&["config", "--services"]).well().stdout, "one\n");
     assert_eq!(project.run(&["config", "-q"]).well().stdout, "");
 }
