@@ -257,6 +257,13 @@ mod tests {
             Diagnostic::error(Span { file, start, end: start + 5 }, "unknown key `imgae` in service `web`")
                 .label("not a key")
                 .hint("did you mean `image`?");
-        insta::assert_snapshot!(render(&[diagnostic], &sources, Colour::Never), @"");
+        insta::assert_snapshot!(render(&[diagnostic], &sources, Colour::Never), @r"
+        error: unknown key `imgae` in service `web`
+         --> compose.yaml:3:5
+          |
+        3 |     imgae: nginx
+          |     ^^^^^ not a key
+        hint: did you mean `image`?
+        ");
     }
 }

@@ -336,7 +336,7 @@ pub struct Version {
 /// What the arguments turned out to be.
 pub enum Parsed {
     /// A command to run.
-    Run(Cli),
+    Run(Box<Cli>),
     /// Text for standard output, exit 0: help.
     Print(String),
     /// A wrong command line: text for standard error, exit 1 as compose does (clap's own is 2).
@@ -346,7 +346,7 @@ pub enum Parsed {
 /// Reads the process's arguments.
 pub fn parse() -> Parsed {
     match Cli::try_parse() {
-        Ok(cli) => Parsed::Run(cli),
+        Ok(cli) => Parsed::Run(Box::new(cli)),
         Err(error) if error.use_stderr() => Parsed::Wrong(error.render().ansi().to_string()),
         Err(error) => Parsed::Print(error.render().ansi().to_string()),
     }

@@ -56,7 +56,8 @@ fn text(args: &Config, format: Format, options: &Options) -> Result<String, Fail
     if args.environment {
         return Ok(lines(&print::environment(&loaded.environment)));
     }
-    let document = print::select(&loaded.project, &args.services).map_err(|name| Failure::new(format!("no such service: `{name}`"), []))?;
+    let document = print::select(&loaded.project, &args.services)
+        .map_err(|name| Failure::new(format!("no such service: `{name}`"), []))?;
     let lists = [
         (args.service_names, List::Services),
         (args.volumes, List::Volumes),

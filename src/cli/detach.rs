@@ -18,7 +18,11 @@ use crate::session::{LogInterest, Session};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Starts a supervisor for a project and connects to it.
-pub async fn spawn_supervisor(paths: &ProjectPaths, project: &ProjectName, logs: LogInterest) -> Result<Session, Failure> {
+pub async fn spawn_supervisor(
+    paths: &ProjectPaths,
+    project: &ProjectName,
+    logs: LogInterest,
+) -> Result<Session, Failure> {
     let program = std::env::current_exe().context("find this program's own file")?;
     let mut options = OpenOptions::new();
     let log = options.create(true).write(true).truncate(true).mode(0o600).open(&paths.supervisor_log);

@@ -75,14 +75,20 @@ async fn wait_for_end(paths: &ProjectPaths) -> Result<(), Failure> {
     let released = tokio::task::spawn_blocking(move || Lock::wait(&path));
     match tokio::time::timeout(patience, released).await {
         Ok(joined) => Ok(joined.map_err(anyhow::Error::from)??),
-        Err(_) => Err(Failure::new("the supervisor took everything down and did not end", ["end its process by hand".to_owned()])),
+        Err(_) => Err(Failure::new(
+            "the supervisor took everything down and did not end",
+            ["end its process by hand".to_owned()],
+        )),
     }
 }
 
 /// Without a supervisor: what the engine has is taken down from here.
 async fn local(settings: &Settings, target: &Target, paths: &ProjectPaths, request: DownRequest) -> Outcome {
     let lock = Lock::acquire(&paths.lock)?.map_err(|holder| {
-        Failure::new(format!("project `{}` has a supervisor ({holder}) that does not answer", target.name), ["end that process, then try again".to_owned()])
+        Failure::new(
+            format!("project `{}` has a supervisor ({holder}) that does not answer", target.name),
+            ["end that process, then try again".to_owned()],
+        )
     })?;
     let mut signals = Signals::listen()?;
     let host = Host::start(settings, &target.name, paths, Some(lock), Use::Once)?;

@@ -12,12 +12,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::known::{self, Known, Stopped};
 use super::outcome::{Failure, Outcome};
 use super::paths::ProjectPaths;
 use super::prepare::{self, Wanted};
 use super::resolve::{Progress, Step};
 use super::settings::Settings;
-use super::known::{self, Known, Stopped};
 use super::{load, output};
 use crate::control::lock::Lock;
 use crate::control::server;
@@ -25,8 +25,8 @@ use crate::engine::Engine as _;
 use crate::engine::engines::Engines;
 use crate::event::Event;
 use crate::model::{Project, ProjectName, ServiceName};
-use crate::plan::{self, DownOptions};
 use crate::plan::unit::Plan;
+use crate::plan::{self, DownOptions};
 use crate::session::{Attach, Command, DownRequest, LogInterest, Reply, Request, Session, UpRequest};
 use crate::supervisor::signals::Signals;
 use crate::supervisor::{self, Goal, Lifetime, Order, Setup, Verb};
@@ -57,7 +57,13 @@ pub struct Host {
 
 impl Host {
     /// Starts one. `lock` is the project's; [`Use::Once`] needs none when no guests come of it.
-    pub fn start(settings: &Settings, project: &ProjectName, paths: &ProjectPaths, lock: Option<Lock>, usage: Use) -> Result<Self, Failure> {
+    pub fn start(
+        settings: &Settings,
+        project: &ProjectName,
+        paths: &ProjectPaths,
+        lock: Option<Lock>,
+        usage: Use,
+    ) -> Result<Self, Failure> {
         let engines = Arc::new(Engines::new(settings.docker_host.clone(), paths.engine_folders()));
         let (orders, taken) = mpsc::channel(64);
         let (requests, wishes) = mpsc::channel(16);
@@ -132,10 +138,12 @@ impl Host {
 
 /// `wcompose supervise`: holds a project until it is taken down.
 pub async fn supervise(settings: Settings) -> Outcome {
-    let name = settings.load.project_name.clone().ok_or_else(|| Failure::new("`supervise` needs `--project-name`", []))?;
+    let name =
+        settings.load.project_name.clone().ok_or_else(|| Failure::new("`supervise` needs `--project-name`", []))?;
     let project = ProjectName::new(name);
     let paths = settings.paths.project(&project)?;
-    let lock = Lock::acquire(&paths.lock)?.map_err(|holder| Failure::new(format!("project `{project}` has a supervisor already ({holder})"), []))?;
+    let lock = Lock::acquire(&paths.lock)?
+        .map_err(|holder| Failure::new(format!("project `{project}` has a supervisor already ({holder})"), []))?;
     let mut signals = Signals::listen()?;
     let host = Host::start(&settings, &project, &paths, Some(lock), Use::Background)?;
     super::detach::tell_ready()?;
@@ -185,7 +193,10 @@ impl Router {
                 Command::Up(up) => {
                     self.give_up_preparing();
                     let road = self.road.clone();
-                    #[expect(clippy::disallowed_methods, reason = "held in `preparing`, aborted when another wish replaces it")]
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "held in `preparing`, aborted when another wish replaces it"
+                    )]
                     let task = tokio::spawn(async move {
                         let answer = road.up(*up).await;
                         let _ = reply.send(answer);
@@ -195,7 +206,10 @@ impl Router {
                 Command::Down(down) => {
                     self.give_up_preparing();
                     let road = self.road.clone();
-                    #[expect(clippy::disallowed_methods, reason = "held in `preparing`, aborted when another wish replaces it")]
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "held in `preparing`, aborted when another wish replaces it"
+                    )]
                     let task = tokio::spawn(async move {
                         let answer = road.down(down).await;
                         let _ = reply.send(answer);
@@ -204,7 +218,9 @@ impl Router {
                 }
                 Command::Stop { services, timeout } => self.command(Verb::Stop { timeout }, services, reply).await,
                 Command::Start { services } => self.command(Verb::Start, services, reply).await,
-                Command::Restart { services, timeout } => self.command(Verb::Restart { timeout }, services, reply).await,
+                Command::Restart { services, timeout } => {
+                    self.command(Verb::Restart { timeout }, services, reply).await
+                }
                 Command::Kill { services, signal } => self.command(Verb::Kill { signal }, services, reply).await,
             }
         }

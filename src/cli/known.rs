@@ -56,5 +56,9 @@ pub fn known(project: &Project, observed: &Observed, stopped: &Stopped) -> Known
     let options = plan::Options { recreate: Recreate::Never, ..plan::Options::default() };
     let lost_guests = observed.instances.iter().any(|existing| existing.kind == ExistingKind::Agent);
     let observed = Observed { instances, networks: observed.networks.clone(), volumes: observed.volumes.clone() };
-    Known { plan: plan::plan(&there, &resolution, &observed, &options), instances: observed.instances.len(), lost_guests }
+    Known {
+        plan: plan::plan(&there, &resolution, &observed, &options),
+        instances: observed.instances.len(),
+        lost_guests,
+    }
 }

@@ -59,10 +59,13 @@ pub async fn logs(settings: Settings, args: Logs) -> Outcome {
         let engines = Engines::new(settings.docker_host.clone(), paths.engine_folders());
         let docker = engines.docker().await?.clone();
         let observed = crate::engine::Engine::observe(&*docker, &target.name).await?;
-        for existing in observed.instances.iter().filter(|existing| existing.kind == ExistingKind::Container && !existing.one_off) {
+        for existing in
+            observed.instances.iter().filter(|existing| existing.kind == ExistingKind::Container && !existing.one_off)
+        {
             let Some(instance) = existing.instance() else { continue };
             if interest.services.is_empty() || interest.services.contains(&instance.service) {
-                let wanted = Wanted { tail: interest.tail, since: interest.since, until: interest.until, follow: args.follow };
+                let wanted =
+                    Wanted { tail: interest.tail, since: interest.since, until: interest.until, follow: args.follow };
                 printer.learn_name(target.name.as_str(), &instance, &existing.name);
                 sources.push(tagged(instance, docker.output(&existing.id, wanted)));
             }
@@ -125,7 +128,10 @@ fn tail(text: &str) -> Result<Option<usize>, Failure> {
         number => match number.parse::<i64>() {
             // As docker does, a negative number means all.
             Ok(number) => Ok(usize::try_from(number).ok()),
-            Err(_) => Err(Failure::new(format!("`--tail {text}`: not a number"), ["give a number of lines, or `all`".to_owned()])),
+            Err(_) => Err(Failure::new(
+                format!("`--tail {text}`: not a number"),
+                ["give a number of lines, or `all`".to_owned()],
+            )),
         },
     }
 }
@@ -148,5 +154,8 @@ fn time(text: &str) -> Result<Timestamp, Failure> {
     {
         return Ok(at);
     }
-    Err(Failure::new(format!("`{text}` is not a time"), ["give a time such as `2026-11-23T20:00:00Z`, or an age such as `42m`".to_owned()]))
+    Err(Failure::new(
+        format!("`{text}` is not a time"),
+        ["give a time such as `2026-11-23T20:00:00Z`, or an age such as `42m`".to_owned()],
+    ))
 }

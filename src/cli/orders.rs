@@ -75,7 +75,10 @@ async fn know(host: &Host, target: &Target, paths: &ProjectPaths, command: &Comm
         ));
     }
     if starts && known.instances == 0 {
-        return Err(Failure::new(format!("project `{}` has no containers to start", target.name), ["`up -d` makes them".to_owned()]));
+        return Err(Failure::new(
+            format!("project `{}` has no containers to start", target.name),
+            ["`up -d` makes them".to_owned()],
+        ));
     }
     Ok(())
 }

@@ -58,7 +58,8 @@ impl Paths {
         };
         let uid = rustix::process::getuid().as_raw();
         let fallback = || std::env::temp_dir().join(format!("wcompose-{uid}"));
-        let runtime = var("WCOMPOSE_RUNTIME_DIR").or_else(|| absolute("XDG_RUNTIME_DIR").filter(|base| base.is_dir()).map(|base| base.join("wcompose")));
+        let runtime = var("WCOMPOSE_RUNTIME_DIR")
+            .or_else(|| absolute("XDG_RUNTIME_DIR").filter(|base| base.is_dir()).map(|base| base.join("wcompose")));
         let runtime = std::path::absolute(runtime.unwrap_or_else(fallback))?;
         if runtime.as_os_str().len() > LONGEST_RUNTIME {
             return Err(Failure::new(
@@ -67,9 +68,16 @@ impl Paths {
             ));
         }
         Ok(Self {
-            state: std::path::absolute(folder("WCOMPOSE_STATE_DIR", "XDG_STATE_HOME", ".local/state").unwrap_or_else(|| fallback().join("state")))?,
-            cache: std::path::absolute(folder("WCOMPOSE_CACHE_DIR", "XDG_CACHE_HOME", ".cache").unwrap_or_else(|| fallback().join("cache")))?,
-            data: std::path::absolute(folder("WCOMPOSE_DATA_DIR", "XDG_DATA_HOME", ".local/share").unwrap_or_else(|| fallback().join("data")))?,
+            state: std::path::absolute(
+                folder("WCOMPOSE_STATE_DIR", "XDG_STATE_HOME", ".local/state")
+                    .unwrap_or_else(|| fallback().join("state")),
+            )?,
+            cache: std::path::absolute(
+                folder("WCOMPOSE_CACHE_DIR", "XDG_CACHE_HOME", ".cache").unwrap_or_else(|| fallback().join("cache")),
+            )?,
+            data: std::path::absolute(
+                folder("WCOMPOSE_DATA_DIR", "XDG_DATA_HOME", ".local/share").unwrap_or_else(|| fallback().join("data")),
+            )?,
             runtime,
         })
     }
@@ -136,7 +144,8 @@ fn private(path: &Path) -> Result<(), Failure> {
         ));
     }
     if metadata.permissions().mode() & 0o077 != 0 {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).with_context(|| format!("make `{}` private", path.display()))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
+            .with_context(|| format!("make `{}` private", path.display()))?;
     }
     Ok(())
 }

@@ -33,12 +33,18 @@ pub struct Prepared {
 }
 
 /// Loads a project and resolves its images.
-pub async fn resolve(up: UpRequest, engines: &Engines, folders: &ImageFolders, progress: &Progress) -> Result<Wanted, Failure> {
+pub async fn resolve(
+    up: UpRequest,
+    engines: &Engines,
+    folders: &ImageFolders,
+    progress: &Progress,
+) -> Result<Wanted, Failure> {
     let project = project(&up)?;
     known_services(&project, &up.options.services)?;
     let services = select::services(&project, &up.options.services, dependencies(&up));
     let options = ImageOptions { build: up.options.build, no_build: up.options.no_build, pull: up.options.pull };
-    let resolution = resolve::resolve(&project, &services, engines, folders, options, progress).await.map_err(Failure::many)?;
+    let resolution =
+        resolve::resolve(&project, &services, engines, folders, options, progress).await.map_err(Failure::many)?;
     Ok(Wanted { up, project, resolution })
 }
 
@@ -61,7 +67,9 @@ pub fn project(up: &UpRequest) -> Result<Project, Failure> {
     let mut project = load::load(&up.load)?.project;
     for (name, replicas) in &up.options.scale {
         let known = project.services.get_mut(name.as_str());
-        let service = known.ok_or_else(|| Failure::new(format!("no such service: `{name}`"), ["`--scale` takes SERVICE=N".to_owned()]))?;
+        let service = known.ok_or_else(|| {
+            Failure::new(format!("no such service: `{name}`"), ["`--scale` takes SERVICE=N".to_owned()])
+        })?;
         if *replicas > 1 && service.container_name.is_some() {
             return Err(Failure::new(
                 format!("service `{name}` cannot run {replicas} times: its `container_name` can be given once only"),
@@ -76,7 +84,8 @@ pub fn project(up: &UpRequest) -> Result<Project, Failure> {
 /// What exists now. The Docker engine is connected when anything of the project lives there.
 async fn observe(project: &Project, resolution: &Resolution, engines: &Engines) -> Result<Observed, Failure> {
     let wiring = wiring::place(project, resolution);
-    let at_engine = |(name, resolved): (&ServiceName, &Resolved)| !resolved.is_wasm() || wiring.place(name) == Place::Agent;
+    let at_engine =
+        |(name, resolved): (&ServiceName, &Resolved)| !resolved.is_wasm() || wiring.place(name) == Place::Agent;
     if resolution.iter().any(at_engine) {
         engines.docker().await?;
     }
@@ -138,6 +147,10 @@ fn plan_options(up: &UpRequest) -> plan::Options {
         orphans: if options.remove_orphans { Orphans::Remove } else { Orphans::Warn },
         timeout: options.timeout.map(Duration::from_secs),
         scale: BTreeMap::new(),
-        allow_egress: options.allow_egress.iter().map(|(service, target)| (service.as_str().into(), target.clone())).collect(),
+        allow_egress: options
+            .allow_egress
+            .iter()
+            .map(|(service, target)| (service.as_str().into(), target.clone()))
+            .collect(),
     }
 }

@@ -12,8 +12,8 @@ use futures_util::future::join_all;
 use super::outcome::Failure;
 use crate::engine::docker::{Docker, Image};
 use crate::engine::engines::Engines;
-use crate::image::kind::{is_module_path, is_wasm_platform, wasm_sign};
 use crate::image::export::{self, Limits};
+use crate::image::kind::{is_module_path, is_wasm_platform, wasm_sign};
 use crate::image::store::{ModuleError, Store};
 use crate::model::{Build, ImageConfig, Module, Project, PullPolicy, Resolved, Service, ServiceName};
 
@@ -91,7 +91,11 @@ impl Resolver<'_> {
     async fn service(&self, service: &Service) -> Result<Resolved, Failure> {
         if let Some(path) = local_module(service) {
             let reference = service.image.clone().unwrap_or_else(|| path.display().to_string());
-            return self.store.local(&reference, &path, None).map(Resolved::Wasm).map_err(|error| unusable(service, &error));
+            return self
+                .store
+                .local(&reference, &path, None)
+                .map(Resolved::Wasm)
+                .map_err(|error| unusable(service, &error));
         }
         let reference = service.image.clone().unwrap_or_else(|| format!("{}-{}", self.project.name, service.name));
         let docker = self.engines.docker().await?;
@@ -107,10 +111,10 @@ impl Resolver<'_> {
     async fn image(&self, docker: &Docker, service: &Service, reference: &str) -> Result<Image, Failure> {
         let policy = self.options.pull.unwrap_or(service.pull_policy);
         let present = docker.image(reference).await?;
-        if let Some(build) = service.build.as_ref().filter(|_| !self.options.no_build) {
-            if self.options.build || policy == PullPolicy::Build || present.is_none() {
-                return self.build(docker, service, build, reference).await;
-            }
+        if let Some(build) = service.build.as_ref().filter(|_| !self.options.no_build)
+            && (self.options.build || policy == PullPolicy::Build || present.is_none())
+        {
+            return self.build(docker, service, build, reference).await;
         }
         let pull = match policy {
             PullPolicy::Always => service.build.is_none(),
@@ -134,13 +138,20 @@ impl Resolver<'_> {
         })
     }
 
-    async fn build(&self, docker: &Docker, service: &Service, build: &Build, reference: &str) -> Result<Image, Failure> {
+    async fn build(
+        &self,
+        docker: &Docker,
+        service: &Service,
+        build: &Build,
+        reference: &str,
+    ) -> Result<Image, Failure> {
         let id = format!("Image {reference}");
         (self.progress)(&id, "Building", Step::Working);
         let (output, label) = (self.progress.clone(), id.clone());
-        let image = docker.build(build, reference, &move |line| output(&label, &line, Step::Output)).await.map_err(|error| {
-            Failure::new(format!("service `{}`: {error}", service.name), error.hint)
-        })?;
+        let image = docker
+            .build(build, reference, &move |line| output(&label, &line, Step::Output))
+            .await
+            .map_err(|error| Failure::new(format!("service `{}`: {error}", service.name), error.hint))?;
         (self.progress)(&id, "Built", Step::Done);
         Ok(image)
     }
@@ -162,7 +173,13 @@ impl Resolver<'_> {
     }
 
     /// The module of an image: its files are read out of the engine once for each image id.
-    async fn module(&self, docker: &Docker, service: &Service, reference: &str, image: Image) -> Result<Module, Failure> {
+    async fn module(
+        &self,
+        docker: &Docker,
+        service: &Service,
+        reference: &str,
+        image: Image,
+    ) -> Result<Module, Failure> {
         let folder = self.images.join(image.id.trim_start_matches("sha256:"));
         if !folder.is_dir() {
             let id = format!("Image {reference}");
@@ -170,7 +187,8 @@ impl Resolver<'_> {
             self.unpack(docker, reference, &folder).await?;
             (self.progress)(&id, "Read", Step::Done);
         }
-        let entry = entry(service, &image.config).ok_or_else(|| no_module(service, reference, "it has no entrypoint and no command"))?;
+        let entry = entry(service, &image.config)
+            .ok_or_else(|| no_module(service, reference, "it has no entrypoint and no command"))?;
         let (file, function) = match entry.split_once('#') {
             Some((file, function)) => (file, Some(function.to_owned())),
             None => (entry.as_str(), None),
@@ -178,11 +196,13 @@ impl Resolver<'_> {
         let working_dir = image.config.working_dir.as_deref().unwrap_or("/");
         let inside = Path::new(working_dir).join(file);
         let path = folder.join(inside.strip_prefix("/").unwrap_or(&inside));
-        let real = path.canonicalize().ok().filter(|real| folder.canonicalize().is_ok_and(|root| real.starts_with(root)));
+        let real =
+            path.canonicalize().ok().filter(|real| folder.canonicalize().is_ok_and(|root| real.starts_with(root)));
         let Some(path) = real.filter(|path| path.is_file()) else {
             return Err(no_module(service, reference, &format!("its entrypoint `{file}` is not a file in it")));
         };
-        let mut module = self.store.local(reference, &path, function.as_deref()).map_err(|error| unusable(service, &error))?;
+        let mut module =
+            self.store.local(reference, &path, function.as_deref()).map_err(|error| unusable(service, &error))?;
         module.root = Some(folder);
         module.config = image.config;
         Ok(module)
@@ -214,7 +234,11 @@ impl Resolver<'_> {
 }
 
 fn tempfile_in(folder: &Path) -> Result<PathBuf, Failure> {
-    let path = folder.join(format!(".work-{}-{}", std::process::id(), rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_nsec));
+    let path = folder.join(format!(
+        ".work-{}-{}",
+        std::process::id(),
+        rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_nsec
+    ));
     std::fs::create_dir(&path).with_context(|| format!("create `{}`", path.display()))?;
     Ok(path)
 }

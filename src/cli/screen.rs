@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::args::{Ansi, Progress};
-use super::output;
 use super::outcome::{Failure, Outcome};
+use super::output;
 use super::settings::Settings;
 use crate::session::{Command, Reply, Request, Session};
 use crate::view::Streams;
@@ -72,7 +72,10 @@ pub fn palettes(settings: &Settings, ansi: Ansi) -> (Palette, Palette) {
         Ansi::Always => When::Always,
         Ansi::Auto => When::Auto,
     };
-    (Palette::choose(when, Stream::of(&io::stdout()), no_color), Palette::choose(when, Stream::of(&io::stderr()), no_color))
+    (
+        Palette::choose(when, Stream::of(&io::stdout()), no_color),
+        Palette::choose(when, Stream::of(&io::stderr()), no_color),
+    )
 }
 
 fn options(settings: &Settings, lines: Lines) -> Options {

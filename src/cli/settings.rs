@@ -41,8 +41,12 @@ impl Settings {
         } else {
             None
         };
-        let ansi = root.ansi.or_else(|| environment.get("COMPOSE_ANSI").and_then(|text| word(text))).unwrap_or(Ansi::Auto);
-        let progress = root.progress.or_else(|| environment.get("COMPOSE_PROGRESS").and_then(|text| word(text))).unwrap_or(Progress::Auto);
+        let ansi =
+            root.ansi.or_else(|| environment.get("COMPOSE_ANSI").and_then(|text| word(text))).unwrap_or(Ansi::Auto);
+        let progress = root
+            .progress
+            .or_else(|| environment.get("COMPOSE_PROGRESS").and_then(|text| word(text)))
+            .unwrap_or(Progress::Auto);
         let progress = match (progress, ansi) {
             (Progress::Auto, Ansi::Never) => Progress::Plain,
             (Progress::Auto, Ansi::Always) => Progress::Tty,

@@ -21,10 +21,12 @@ impl Target {
     pub fn find(settings: &Settings) -> Result<Self, Failure> {
         match load::load_and_warn(&settings.load) {
             Ok(loaded) => Ok(Self { name: loaded.project.name.clone(), project: Some(loaded.project) }),
-            Err(Failure::Load(error)) if error.is_no_file() && settings.load.files.is_empty() => match &settings.load.project_name {
-                Some(name) => Ok(Self { name: ProjectName::new(name.as_str()), project: None }),
-                None => Err(Failure::Load(error)),
-            },
+            Err(Failure::Load(error)) if error.is_no_file() && settings.load.files.is_empty() => {
+                match &settings.load.project_name {
+                    Some(name) => Ok(Self { name: ProjectName::new(name.as_str()), project: None }),
+                    None => Err(Failure::Load(error)),
+                }
+            }
             Err(failure) => Err(failure),
         }
     }
@@ -33,10 +35,15 @@ impl Target {
     pub fn services(&self, names: &[String]) -> Result<Vec<ServiceName>, Failure> {
         let names: Vec<ServiceName> = names.iter().map(|name| ServiceName::from(name.as_str())).collect();
         if let Some(project) = &self.project {
-            let unknown = names.iter().find(|name| !project.services.contains_key(*name) && !project.disabled.contains_key(*name));
+            let unknown = names
+                .iter()
+                .find(|name| !project.services.contains_key(*name) && !project.disabled.contains_key(*name));
             if let Some(unknown) = unknown {
                 let known: Vec<_> = project.services.keys().map(|name| format!("`{name}`")).collect();
-                return Err(Failure::new(format!("no such service: `{unknown}`"), [format!("the file declares {}", known.join(", "))]));
+                return Err(Failure::new(
+                    format!("no such service: `{unknown}`"),
+                    [format!("the file declares {}", known.join(", "))],
+                ));
             }
         }
         Ok(names)

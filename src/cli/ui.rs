@@ -15,7 +15,10 @@ use crate::view::tui;
 /// Runs `ui`.
 pub async fn ui(settings: Settings, args: Ui) -> Outcome {
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        return Err(Failure::new("`ui` needs a terminal", ["`ps` prints the services once, also into a file".to_owned()]));
+        return Err(Failure::new(
+            "`ui` needs a terminal",
+            ["`ps` prints the services once, also into a file".to_owned()],
+        ));
     }
     let target = Target::find(&settings)?;
     let paths = settings.paths.project(&target.name)?;

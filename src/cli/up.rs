@@ -108,7 +108,13 @@ async fn remote(settings: &Settings, mut session: Session, request: UpRequest, s
 }
 
 /// Runs in the foreground until everything ended or the user ends it.
-async fn attached(settings: &Settings, args: &Up, loaded: &Loaded, paths: &ProjectPaths, request: UpRequest) -> Outcome {
+async fn attached(
+    settings: &Settings,
+    args: &Up,
+    loaded: &Loaded,
+    paths: &ProjectPaths,
+    request: UpRequest,
+) -> Outcome {
     let mut signals = Signals::listen()?;
     let interest = LogInterest { mode: LogMode::Follow, services: names(&args.services), ..LogInterest::default() };
     let (host, mut session) = match Lock::acquire(&paths.lock)? {
@@ -222,14 +228,19 @@ fn options(args: &Up) -> Result<UpOptions, Failure> {
     let mut scale = BTreeMap::new();
     for entry in &args.scale {
         let parsed = entry.split_once('=').and_then(|(service, count)| Some((service.to_owned(), count.parse().ok()?)));
-        let (service, count) = parsed.ok_or_else(|| Failure::new(format!("`--scale {entry}`"), ["write SERVICE=N, such as `web=3`".to_owned()]))?;
+        let (service, count) = parsed.ok_or_else(|| {
+            Failure::new(format!("`--scale {entry}`"), ["write SERVICE=N, such as `web=3`".to_owned()])
+        })?;
         scale.insert(service, count);
     }
     let mut allow_egress = Vec::new();
     for entry in &args.allow_egress {
-        let (service, target) = entry
-            .split_once('=')
-            .ok_or_else(|| Failure::new(format!("`--allow-egress {entry}`"), ["write SERVICE=TARGET, such as `gateway=api.example.com:443`".to_owned()]))?;
+        let (service, target) = entry.split_once('=').ok_or_else(|| {
+            Failure::new(
+                format!("`--allow-egress {entry}`"),
+                ["write SERVICE=TARGET, such as `gateway=api.example.com:443`".to_owned()],
+            )
+        })?;
         allow_egress.push((service.to_owned(), target.to_owned()));
     }
     Ok(UpOptions {

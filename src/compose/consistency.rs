@@ -195,10 +195,9 @@ impl<'n> Check<'n, '_> {
     }
 
     fn references(&mut self) {
-        if let Some(mode) = self.service.get("network_mode").filter(|mode| mode.as_text() != Some("")) {
-            if self.service.get("networks").and_then(Node::as_map).is_some_and(|networks| !networks.is_empty()) {
-                self.diagnostics.push(mode.error("`network_mode` and `networks` exclude each other"));
-            }
+        let joins = self.service.get("networks").and_then(Node::as_map).is_some_and(|networks| !networks.is_empty());
+        if let Some(mode) = self.service.get("network_mode").filter(|mode| joins && mode.as_text() != Some("")) {
+            self.diagnostics.push(mode.error("`network_mode` and `networks` exclude each other"));
         }
         for (key, _) in section(self.service, "networks") {
             self.defined(Some(&Node::text(key.span, &*key.text)), "networks", "network");

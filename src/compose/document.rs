@@ -6,7 +6,7 @@
 use serde_json::{Map as Object, Value};
 
 use super::node::{self, Data, Map, Node, Path};
-use super::spec::{Field, Kind, Names, Presence, Record};
+use super::spec::{Field, Keys, Kind, Presence, Record};
 use super::{values, words};
 use crate::diag::Diagnostic;
 use crate::model::quantity::go_duration;
@@ -87,7 +87,7 @@ impl Printer<'_> {
             (_, Kind::Flag | Kind::Count(..) | Kind::Duration | Kind::Record(_) | Kind::Argv) => false,
             (Value::Null, Kind::Any) => false,
             (Value::Null, _) => true,
-            (Value::Bool(value), kind) => !value && !(matches!(kind, Kind::Strict) && field.name == "required"),
+            (Value::Bool(value), kind) => !value && (!matches!(kind, Kind::Strict) || field.name != "required"),
             (Value::String(text), _) => text.is_empty(),
             (Value::Number(number), _) => number.as_f64() == Some(0.0),
             (Value::Array(list), _) => list.is_empty(),
@@ -466,25 +466,25 @@ impl Printer<'_> {
         }
     }
 
-    fn map(&mut self, node: &Node, names: Names, inner: &'static Kind, path: &Path) -> Option<Value> {
+    fn map(&mut self, node: &Node, names: Keys, inner: &'static Kind, path: &Path) -> Option<Value> {
         let Some(map) = node.as_map() else { return self.wrong(node, path, "a mapping") };
         let mut entries: Vec<_> = map.iter().collect();
         entries.sort_by(|a, b| a.0.text.cmp(&b.0.text));
         let mut object = Object::new();
         for (key, node) in entries {
-            let extension = key.text.starts_with("x-") && names == Names::LooseNames;
+            let extension = key.text.starts_with("x-") && names == Keys::Loose;
             let fits = match names {
-                Names::Free => true,
-                Names::Names | Names::LooseNames => {
+                Keys::Free => true,
+                Keys::Named | Keys::Loose => {
                     !key.text.is_empty()
                         && key.text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
                 }
-                Names::Lower => !key.text.is_empty() && key.text.bytes().all(|byte| byte.is_ascii_lowercase()),
+                Keys::Lower => !key.text.is_empty() && key.text.bytes().all(|byte| byte.is_ascii_lowercase()),
             };
-            if !fits && !extension && names != Names::LooseNames {
+            if !fits && !extension && names != Keys::Loose {
                 let allowed = match names {
-                    Names::Lower => "lower-case letters",
-                    Names::Free | Names::Names | Names::LooseNames => "letters, digits, `.`, `_` and `-`",
+                    Keys::Lower => "lower-case letters",
+                    Keys::Free | Keys::Named | Keys::Loose => "letters, digits, `.`, `_` and `-`",
                 };
                 self.diagnostics.push(
                     Diagnostic::error(key.span, format!("`{}` is not a name `{path}` can have", key.text))

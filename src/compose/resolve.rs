@@ -72,13 +72,13 @@ pub fn paths(root: &mut Node, folder: &FilePath, home: Option<&FilePath>, files:
             if let Some(source) = node.get_mut("source") {
                 Rule::Host.apply(source, folder, home, files);
             }
-        } else if path.matches("volumes.*") && node.text_at("driver") == Some("local") {
-            if let Some(options) = node.get_mut("driver_opts")
-                && options.text_at("o") == Some("bind")
-                && let Some(device) = options.get_mut("device")
-            {
-                Rule::Host.apply(device, folder, home, files);
-            }
+        } else if path.matches("volumes.*")
+            && node.text_at("driver") == Some("local")
+            && let Some(options) = node.get_mut("driver_opts")
+            && options.text_at("o") == Some("bind")
+            && let Some(device) = options.get_mut("device")
+        {
+            Rule::Host.apply(device, folder, home, files);
         }
     });
 }

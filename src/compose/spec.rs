@@ -102,7 +102,7 @@ pub enum Kind {
     /// A list whose elements differ.
     Set(&'static Kind),
     /// A mapping with free keys.
-    Map(Names, &'static Kind),
+    Map(Keys, &'static Kind),
     /// A mapping with known keys.
     Record(&'static Record),
     /// A mapping with known keys, or nothing.
@@ -113,13 +113,13 @@ pub enum Kind {
 
 /// Which keys a mapping with free keys takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Names {
+pub enum Keys {
     /// Any.
     Free,
     /// `[a-zA-Z0-9._-]+`.
-    Names,
-    /// As `Names`; others are ignored, as in compose.
-    LooseNames,
+    Named,
+    /// As `Named`; others are ignored, as in compose.
+    Loose,
     /// `[a-z]+`.
     Lower,
 }
@@ -152,9 +152,9 @@ const ANY_INT: Kind = Kind::Integer(i64::MIN, i64::MAX);
 const NATURAL: Kind = Kind::Count(0, i64::MAX);
 const TEXTS: Kind = Kind::List(&Kind::Text);
 const DISTINCT: Kind = Kind::Set(&Kind::Text);
-const LABELS: Kind = Kind::Map(Names::Free, &Kind::Label);
-const VARIABLES: Kind = Kind::Map(Names::Free, &Kind::Variable);
-const OPTIONS: Kind = Kind::Map(Names::Free, &Kind::Number);
+const LABELS: Kind = Kind::Map(Keys::Free, &Kind::Label);
+const VARIABLES: Kind = Kind::Map(Keys::Free, &Kind::Variable);
+const OPTIONS: Kind = Kind::Map(Keys::Free, &Kind::Number);
 
 /// The file itself.
 pub static FILE: Record = record(
@@ -163,12 +163,12 @@ pub static FILE: Record = record(
         optional("name", Kind::Text),
         optional("version", Kind::Text),
         optional("include", Kind::Any),
-        optional("services", Kind::Map(Names::Names, &Kind::Record(&SERVICE))),
-        optional("networks", Kind::Map(Names::LooseNames, &Kind::Nullable(&NETWORK))),
-        optional("volumes", Kind::Map(Names::Names, &Kind::Nullable(&VOLUME))),
-        optional("secrets", Kind::Map(Names::Names, &Kind::Record(&SECRET))),
-        optional("configs", Kind::Map(Names::Names, &Kind::Record(&CONFIG))),
-        optional("models", Kind::Map(Names::LooseNames, &Kind::Record(&MODEL))),
+        optional("services", Kind::Map(Keys::Named, &Kind::Record(&SERVICE))),
+        optional("networks", Kind::Map(Keys::Loose, &Kind::Nullable(&NETWORK))),
+        optional("volumes", Kind::Map(Keys::Named, &Kind::Nullable(&VOLUME))),
+        optional("secrets", Kind::Map(Keys::Named, &Kind::Record(&SECRET))),
+        optional("configs", Kind::Map(Keys::Named, &Kind::Record(&CONFIG))),
+        optional("models", Kind::Map(Keys::Loose, &Kind::Record(&MODEL))),
     ],
 );
 
@@ -205,7 +205,7 @@ pub static SERVICE: Record = record(
         optional("configs", Kind::List(&Kind::Record(&GRANT))),
         optional("container_name", Kind::ContainerName),
         optional("credential_spec", Kind::Record(&CREDENTIAL_SPEC)),
-        optional("depends_on", Kind::Map(Names::Names, &Kind::Record(&DEPENDENCY))),
+        optional("depends_on", Kind::Map(Keys::Named, &Kind::Record(&DEPENDENCY))),
         optional("deploy", Kind::Nullable(&DEPLOY)),
         optional("device_cgroup_rules", DISTINCT),
         optional("devices", Kind::List(&Kind::Record(&DEVICE))),
@@ -238,9 +238,9 @@ pub static SERVICE: Record = record(
         optional("memswap_limit", Kind::Bytes),
         optional("mem_swappiness", Kind::Bytes),
         optional("mac_address", Kind::Text),
-        optional("models", Kind::Map(Names::LooseNames, &Kind::Nullable(&SERVICE_MODEL))),
+        optional("models", Kind::Map(Keys::Loose, &Kind::Nullable(&SERVICE_MODEL))),
         optional("network_mode", Kind::Text),
-        optional("networks", Kind::Map(Names::Names, &Kind::Nullable(&ATTACHMENT))),
+        optional("networks", Kind::Map(Keys::Named, &Kind::Nullable(&ATTACHMENT))),
         optional("oom_kill_disable", Kind::Bool),
         optional("oom_score_adj", Kind::Integer(-1000, 1000)),
         optional("pid", Kind::TextOrNull),
@@ -264,7 +264,7 @@ pub static SERVICE: Record = record(
         optional("sysctls", LABELS),
         optional("tmpfs", DISTINCT),
         optional("tty", Kind::Bool),
-        optional("ulimits", Kind::Map(Names::Lower, &Kind::Ulimit)),
+        optional("ulimits", Kind::Map(Keys::Lower, &Kind::Ulimit)),
         optional("use_api_socket", Kind::Strict),
         optional("user", Kind::Text),
         optional("userns_mode", Kind::Text),
@@ -301,7 +301,7 @@ static BUILD: Record = record(
         optional("secrets", Kind::List(&Kind::Record(&GRANT))),
         optional("shm_size", Kind::Bytes),
         optional("tags", TEXTS),
-        optional("ulimits", Kind::Map(Names::Lower, &Kind::Ulimit)),
+        optional("ulimits", Kind::Map(Keys::Lower, &Kind::Ulimit)),
         optional("platforms", TEXTS),
         optional("privileged", Kind::Bool),
     ],
@@ -478,7 +478,7 @@ static DEVICE: Record = record(
 );
 
 static PROVIDER: Record =
-    record("a provider", &[required("type", Kind::Text), optional("options", Kind::Map(Names::Free, &Kind::Options))]);
+    record("a provider", &[required("type", Kind::Text), optional("options", Kind::Map(Keys::Free, &Kind::Options))]);
 
 static EXTENDS: Record = closed("extends", &[optional("file", Kind::Text), required("service", Kind::Text)]);
 
@@ -496,7 +496,7 @@ static HEALTHCHECK: Record = record(
 );
 
 static LOGGING: Record =
-    record("logging", &[optional("driver", Kind::Text), optional("options", Kind::Map(Names::Free, &Kind::Label))]);
+    record("logging", &[optional("driver", Kind::Text), optional("options", Kind::Map(Keys::Free, &Kind::Label))]);
 
 static SERVICE_MODEL: Record =
     record("a use of a model", &[optional("endpoint_var", Kind::Text), optional("model_var", Kind::Text)]);
@@ -586,7 +586,7 @@ static IPAM: Record = record(
     &[
         optional("driver", Kind::Text),
         optional("config", Kind::List(&Kind::Record(&IPAM_POOL))),
-        renamed("options", Kind::Map(Names::Free, &Kind::Text), ""),
+        renamed("options", Kind::Map(Keys::Free, &Kind::Text), ""),
     ],
 );
 
@@ -596,7 +596,7 @@ static IPAM_POOL: Record = record(
         optional("subnet", Kind::Text),
         optional("gateway", Kind::Text),
         optional("ip_range", Kind::Text),
-        optional("aux_addresses", Kind::Map(Names::Free, &Kind::Text)),
+        optional("aux_addresses", Kind::Map(Keys::Free, &Kind::Text)),
     ],
 );
 

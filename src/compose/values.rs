@@ -393,7 +393,7 @@ mod tests {
     fn short_mounts() {
         let mount = mount("C:\\data:/d:ro,z").expect("valid");
         assert_eq!((mount.source.as_str(), mount.read_only, mount.is_bind()), ("C:\\data", true, true));
-        assert!(super::mount("a:b:c:d").is_err() && super::mount("a::b").is_err());
+        assert!(super::mount("aa:bb:cc:dd").is_err() && super::mount("aa::bb").is_err());
     }
 
     #[test]

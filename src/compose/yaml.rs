@@ -424,7 +424,8 @@ mod tests {
         }
         assert_eq!(json(&text), "error: aliases expand to more than 500000 values");
         assert_eq!(json("a: &a [*a]"), "error: this alias stands inside the value it refers to");
-        assert_eq!(json(&"[".repeat(10_000)), "error: nested deeper than 128 levels");
+        assert_eq!(json(&"[".repeat(200)), "error: nested deeper than 128 levels");
+        assert!(json(&"[".repeat(10_000)).starts_with("error: "));
     }
 
     #[test]

@@ -83,7 +83,11 @@ impl Engine for Engines {
     }
 
     async fn start(&self, spec: Arc<InstanceSpec>, outlet: Outlet) -> Result<Box<dyn Handle>> {
-        if spec.resolved.is_wasm() { self.wasm.start(spec, outlet).await } else { self.docker().await?.start(spec, outlet).await }
+        if spec.resolved.is_wasm() {
+            self.wasm.start(spec, outlet).await
+        } else {
+            self.docker().await?.start(spec, outlet).await
+        }
     }
 
     async fn adopt(&self, spec: Arc<InstanceSpec>, existing: &Existing, outlet: Outlet) -> Result<Box<dyn Handle>> {

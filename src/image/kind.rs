@@ -29,7 +29,12 @@ pub fn wasm_sign(service: &Service) -> Option<WasmSign> {
         Some(WasmSign::Path)
     } else if service.runtime.as_deref().is_some_and(is_wasm_runtime) {
         Some(WasmSign::Runtime)
-    } else if service.platform.iter().chain(service.build.iter().flat_map(|build| &build.platforms)).any(|platform| is_wasm_platform(platform)) {
+    } else if service
+        .platform
+        .iter()
+        .chain(service.build.iter().flat_map(|build| &build.platforms))
+        .any(|platform| is_wasm_platform(platform))
+    {
         Some(WasmSign::Platform)
     } else {
         None
@@ -47,15 +52,17 @@ pub fn is_module_path(image: &str) -> bool {
 pub fn is_wasm_runtime(runtime: &str) -> bool {
     runtime.strip_prefix("io.containerd.").is_some_and(|rest| {
         let (shim, version) = rest.rsplit_once('.').unwrap_or((rest, ""));
-        SHIMS.contains(&shim) && version.strip_prefix('v').is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+        SHIMS.contains(&shim)
+            && version.strip_prefix('v').is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
     })
 }
 
 /// Whether a platform (`os/architecture[/variant]`) is WebAssembly; the swapped `wasm32/wasi` occurs in the wild.
 pub fn is_wasm_platform(platform: &str) -> bool {
-    platform.to_ascii_lowercase().split('/').any(|part| {
-        matches!(part, "wasi" | "wasip1" | "wasip2" | "wasip3" | "wasm" | "wasm32" | "wasm64")
-    })
+    platform
+        .to_ascii_lowercase()
+        .split('/')
+        .any(|part| matches!(part, "wasi" | "wasip1" | "wasip2" | "wasip3" | "wasm" | "wasm32" | "wasm64"))
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ use crate::model::InstanceName;
 
 /// Connections inside this process that wait to be accepted, for each listener.
 const BACKLOG: usize = 128;
+/// Connections from published ports that wait to be accepted. Each host socket holds a place while it waits for its next
+/// connection, so there is one for every host socket that may lead to a port; what is beyond waits in the kernel's backlog.
+const PUBLISHED: usize = 64;
 /// Ports given out where port 0 is asked for, as Linux does.
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
 
@@ -137,8 +140,7 @@ impl Fabric {
         let id = state.next_binding;
         state.next_binding += 1;
         let (inside, inside_queue) = mpsc::channel(BACKLOG);
-        // Short: what waits for a guest that is behind waits in the host socket's own backlog.
-        let (published, published_queue) = mpsc::channel(1);
+        let (published, published_queue) = mpsc::channel(PUBLISHED);
         let binding = Arc::new(Binding { id, at, inside, published, service });
         if let Some(listeners) = state.members.get_mut(instance) {
             listeners.push(binding);

@@ -16,11 +16,8 @@ use crate::net::wiring::Place;
 /// A service's replicas as they shall be, and those that go.
 pub(super) struct Replicas {
     wanted: Vec<Replica>,
-    leaving: Leaving,
+    leaving: Vec<(Existing, &'static str)>,
 }
-
-/// What goes, and why.
-type Leaving = Vec<(Existing, &'static str)>;
 
 /// One replica that shall be.
 struct Replica {
@@ -84,8 +81,11 @@ pub(super) fn decide(
     Replicas { wanted, leaving }
 }
 
+/// Something that leaves, and why.
+type Leaving = (Existing, &'static str);
+
 /// What there is of a service, each with a number of its own, and what an interrupted replacement left beside it.
-fn existing_of(specs: &Specs<'_>, service: &Service, observed: &Observed) -> (Vec<(u32, Existing)>, Leaving) {
+fn existing_of(specs: &Specs<'_>, service: &Service, observed: &Observed) -> (Vec<(u32, Existing)>, Vec<Leaving>) {
     let mut found: Vec<&Existing> = observed
         .instances
         .iter()
@@ -246,7 +246,7 @@ impl Replicas {
                     let cause = Cause(existing.state.as_str().to_owned());
                     match existing.state {
                         RunState::Running | RunState::Paused | RunState::Restarting => {
-                            let action = Action::Adopt((**existing).clone());
+                            let action = Action::Adopt(existing.clone());
                             instance(&replica.spec, action, cause, conditions.to_vec())
                         }
                         RunState::Created | RunState::Exited | RunState::Removing | RunState::Dead => start(cause),

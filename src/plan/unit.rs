@@ -83,7 +83,6 @@ pub enum EdgeCondition {
 
 /// What a unit does.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "a plan has as many as there are instances: a box would save nothing")]
 pub enum Work {
     /// Ends.
     Step(Step),
@@ -93,12 +92,11 @@ pub enum Work {
 
 /// How an instance comes to run.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "a plan has as many as there are instances: a box would save nothing")]
 pub enum Action {
     /// Start what a `Create` unit made or what exists stopped.
     Start,
     /// It runs already as it should: only watch it.
-    Adopt(Existing),
+    Adopt(Box<Existing>),
 }
 
 /// Something done once.

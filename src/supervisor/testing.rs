@@ -155,7 +155,7 @@ pub(super) fn up_with(drafts: &[Draft], existing: impl Fn(&InstanceName) -> Opti
 pub(super) fn unchanged(drafts: &[Draft]) -> Plan {
     let units = drafts.iter().map(|draft| {
         let spec = draft.spec();
-        let action = Action::Adopt(running(&spec.name));
+        let action = Action::Adopt(Box::new(running(&spec.name)));
         instance_unit(draft, spec, action, Vec::new())
     });
     Plan { units: units.collect(), warnings: Vec::new() }

@@ -30,13 +30,30 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("supervisor", &["model", "plan", "event", "session", "engine", "net"]),
     ("control", &["model", "event", "session"]),
     ("view", &["model", "event", "session"]),
-    ("cli", &["diag", "model", "compose", "net", "image", "plan", "engine", "event", "session", "supervisor", "control", "view"]),
+    (
+        "cli",
+        &[
+            "diag",
+            "model",
+            "compose",
+            "net",
+            "image",
+            "plan",
+            "engine",
+            "event",
+            "session",
+            "supervisor",
+            "control",
+            "view",
+        ],
+    ),
     ("lib", &[]),
     ("main", &["cli"]),
 ];
 
 /// What decides may know plans and reports, but no engine, no clock, no socket.
-const PURE: &[&str] = &["model", "plan", "event", "session", "engine::report", "engine::Attempt", "engine::Tagged", "supervisor"];
+const PURE: &[&str] =
+    &["model", "plan", "event", "session", "engine::report", "engine::Attempt", "engine::Tagged", "supervisor"];
 
 /// A foreign crate that stays in the folder that wraps it.
 const FOREIGN: &[(&str, &[&str])] = &[
@@ -57,7 +74,14 @@ const FOREIGN: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that must not know tokio although their folder does.
-const NO_TOKIO: &[&str] = &["net::wiring", "net::policy", "supervisor::core", "supervisor::instance", "supervisor::restart", "supervisor::health"];
+const NO_TOKIO: &[&str] = &[
+    "net::wiring",
+    "net::policy",
+    "supervisor::core",
+    "supervisor::instance",
+    "supervisor::restart",
+    "supervisor::health",
+];
 
 #[test]
 fn every_import_is_in_the_table() {
@@ -100,7 +124,10 @@ fn fault(module: &str, path: &str) -> Option<String> {
             .unwrap_or_else(|| panic!("module {module} is in no layer"));
         let own = layer.split("::").next().expect("split gives one item");
         let pure = *allowed == PURE || matches!(*layer, "net::wiring" | "net::policy" | "engine::report");
-        if (!pure && within(target, own)) || within(target, layer) || allowed.iter().any(|folder| within(target, folder)) {
+        if (!pure && within(target, own))
+            || within(target, layer)
+            || allowed.iter().any(|folder| within(target, folder))
+        {
             return None;
         }
         return Some(format!("{module} may not name crate::{target}"));
@@ -199,7 +226,8 @@ impl<'ast> Visit<'ast> for Paths {
 
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
         let test = item.attrs.iter().any(|attribute| {
-            attribute.path().is_ident("cfg") && attribute.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test"))
+            attribute.path().is_ident("cfg")
+                && attribute.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test"))
         });
         if !test {
             syn::visit::visit_item_mod(self, item);

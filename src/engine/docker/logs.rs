@@ -171,7 +171,9 @@ pub(super) fn kept(client: Client, id: String, wanted: Wanted) -> mpsc::Receiver
         .until(wanted.until.map_or(0, |until| seconds(until).saturating_add(1)))
         .tail(&wanted.tail.map_or_else(|| "all".to_owned(), |tail| tail.to_string()))
         .build();
-    let within = move |at: Timestamp| wanted.since.is_none_or(|since| at >= since) && wanted.until.is_none_or(|until| at <= until);
+    let within = move |at: Timestamp| {
+        wanted.since.is_none_or(|since| at >= since) && wanted.until.is_none_or(|until| at <= until)
+    };
     let pump = async move {
         let mut output = Box::pin(client.logs(&id, Some(options)));
         let mut assembler = Assembler::default();

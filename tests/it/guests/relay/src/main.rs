@@ -14,7 +14,7 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
     let text = match words.as_slice() {
         ["say", text] => (*text).to_owned(),
         ["env", name] => std::env::var(name).unwrap_or_else(|_| "unset".to_owned()),
-        ["host"] => header(&request, "host"),
+        ["host"] => request.uri().authority().map(ToString::to_string).unwrap_or_default(),
         ["log", text] => {
             println!("{text}");
             "logged".to_owned()
@@ -33,8 +33,4 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
         _ => return Ok(Response::builder().status(StatusCode::NOT_FOUND).body("no such deed".into())?),
     };
     Ok(Response::new(text.into()))
-}
-
-fn header(request: &Request<Body>, name: &str) -> String {
-    request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }
