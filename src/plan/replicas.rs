@@ -16,8 +16,11 @@ use crate::net::wiring::Place;
 /// A service's replicas as they shall be, and those that go.
 pub(super) struct Replicas {
     wanted: Vec<Replica>,
-    leaving: Vec<(Existing, &'static str)>,
+    leaving: Leaving,
 }
+
+/// What goes, and why.
+type Leaving = Vec<(Existing, &'static str)>;
 
 /// One replica that shall be.
 struct Replica {
@@ -81,11 +84,8 @@ pub(super) fn decide(
     Replicas { wanted, leaving }
 }
 
-/// Something that leaves, and why.
-type Leaving = (Existing, &'static str);
-
 /// What there is of a service, each with a number of its own, and what an interrupted replacement left beside it.
-fn existing_of(specs: &Specs<'_>, service: &Service, observed: &Observed) -> (Vec<(u32, Existing)>, Vec<Leaving>) {
+fn existing_of(specs: &Specs<'_>, service: &Service, observed: &Observed) -> (Vec<(u32, Existing)>, Leaving) {
     let mut found: Vec<&Existing> = observed
         .instances
         .iter()
