@@ -152,11 +152,11 @@ fn a_linux_dependent_of_a_failed_guest_is_not_started() {
         &engine,
         r#"
 services:
-  first:  { image: ./peer.wasm, command: [exit, "5"] }
+  first:  { image: ./module.wasm, command: [exit, "5"] }
   second: { image: "${PEER}", command: [serve, "80"], depends_on: { first: { condition: service_completed_successfully } } }
 "#,
     )
-    .guest(Guest::Peer);
+    .guest(Guest::PeerModule);
     project.run(&["up", "-d"]).refused(&["second", "first", "5"]);
     assert_eq!(project.service("second").state, "created");
 }

@@ -120,7 +120,7 @@ services:
     .with("PORT", port);
     project.up();
     assert_eq!(project.ask(port, "/get/right/80/env/SIDE"), "right");
-    assert_eq!(project.ask(port, "/lookup/localhost"), "127.0.0.1", "localhost is the guest itself");
+    assert!(project.ask(port, "/lookup/localhost").starts_with("127.0.0.1"), "localhost is the guest itself");
     assert_ne!(project.ask(port, "/lookup/left"), project.ask(port, "/lookup/right"), "each has an address of its own");
 }
 
