@@ -83,12 +83,8 @@ fn config_prints_the_resolved_file_and_asks_no_engine() {
     let (project, port) = one();
     let text = project.run(&["config"]).well().stdout;
     assert!(text.starts_with(&format!("name: {}\n", project.name)), "{text}");
-<<<<<<< HEAD
-    assert!(text.contains(&format!("published: '{port}'")), "{text}");
-=======
     let published = text.lines().find_map(|line| line.trim().strip_prefix("published: "));
     assert_eq!(published.map(|port| port.trim_matches(['\'', '"'])), Some(port.to_string().as_str()), "{text}");
->>>>>>> refs/heads/samples
     assert_eq!(project.run(&["config", "--services"]).well().stdout, "one\n");
     assert_eq!(project.run(&["config", "-q"]).well().stdout, "");
 }
