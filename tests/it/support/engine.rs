@@ -79,7 +79,8 @@ impl Engine {
     /// A POST with a JSON body that must work.
     pub fn post(&self, path: &str, body: &Value) -> Value {
         let body = body.to_string();
-        let (status, answer) = request(&self.socket, "POST", path, Some(body.as_bytes())).expect("the engine answers");
+        let (status, answer) = request(&self.socket, "POST", path, Some(("application/json", body.as_bytes())))
+            .expect("the engine answers");
         let answer = String::from_utf8_lossy(&answer).into_owned();
         assert!((200..300).contains(&status), "POST {path}: status {status}: {answer}");
         serde_json::from_str(&answer).unwrap_or(Value::Null)
@@ -208,23 +209,26 @@ pub fn import(socket: &str, repository: &str, tag: &str, program: &str, binary: 
     let body = archive.into_inner().expect("an archive in memory");
     let entrypoint = format!("changes=ENTRYPOINT%20%5B%22%2F{program}%22%5D");
     let path = format!("/images/create?fromSrc=-&repo={repository}&tag={tag}&{entrypoint}");
-    let (status, answer) = request(socket, "POST", &path, Some(&body)).expect("the engine answers");
+    let (status, answer) =
+        request(socket, "POST", &path, Some(("application/x-tar", &body))).expect("the engine answers");
     assert!(status == 200, "importing {repository}: {}", String::from_utf8_lossy(&answer));
 }
 
 /// One call as HTTP/1.0: the answer ends with the connection and comes unchunked.
-fn request(socket: &str, method: &str, path: &str, body: Option<&[u8]>) -> io::Result<(u16, Vec<u8>)> {
+fn request(socket: &str, method: &str, path: &str, body: Option<(&str, &[u8])>) -> io::Result<(u16, Vec<u8>)> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    let body = body.unwrap_or_default();
-    let head = format!("{method} {path} HTTP/1.0\r\nhost: engine\r\ncontent-length: {}\r\n\r\n", body.len());
+    let (kind, body) = body.unwrap_or(("text/plain", &[]));
+    let length = body.len();
+    let head =
+        format!("{method} {path} HTTP/1.0\r\nhost: engine\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n");
     stream.write_all(head.as_bytes())?;
     stream.write_all(body)?;
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
-        // A body the engine has no use for is not read: then its end resets the connection behind a whole answer.
+        // The engine did not read the body, and closed.
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset && !answer.is_empty() => {}
-        end => drop(end?),
+        read => drop(read?),
     }
     let split = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
     let head = String::from_utf8_lossy(&answer[..split]).into_owned();
