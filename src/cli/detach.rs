@@ -23,6 +23,7 @@ pub async fn spawn_supervisor(
     project: &ProjectName,
     logs: LogInterest,
 ) -> Result<Session, Failure> {
+    paths.make()?;
     let program = std::env::current_exe().context("find this program's own file")?;
     let mut options = OpenOptions::new();
     let log = options.create(true).write(true).truncate(true).mode(0o600).open(&paths.supervisor_log);

@@ -19,7 +19,7 @@ use crate::view::{Followed, follow};
 /// Runs `down`.
 pub async fn down(settings: Settings, args: Down) -> Outcome {
     let target = Target::find(&settings)?;
-    let paths = settings.paths.project(&target.name)?;
+    let paths = settings.paths.project(&target.name);
     let request = DownRequest {
         load: target.project.is_some().then(|| Box::new(settings.load.clone())),
         volumes: args.volumes,
@@ -84,6 +84,7 @@ async fn wait_for_end(paths: &ProjectPaths) -> Result<(), Failure> {
 
 /// Without a supervisor: what the engine has is taken down from here.
 async fn local(settings: &Settings, target: &Target, paths: &ProjectPaths, request: DownRequest) -> Outcome {
+    paths.make()?;
     let lock = Lock::acquire(&paths.lock)?.map_err(|holder| {
         Failure::new(
             format!("project `{}` has a supervisor ({holder}) that does not answer", target.name),

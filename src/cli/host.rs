@@ -71,7 +71,7 @@ impl Host {
             project: project.clone(),
             directory: settings.load.directory.clone(),
             files: Vec::new(),
-            logs: Some(paths.logs.clone()),
+            logs: (usage != Use::Once).then(|| paths.logs.clone()),
             follow_linux: usage != Use::Once,
             lifetime: if usage == Use::Foreground { Lifetime::UntilIdle } else { Lifetime::UntilDown },
             dial: dial(engines.clone()),
@@ -141,7 +141,8 @@ pub async fn supervise(settings: Settings) -> Outcome {
     let name =
         settings.load.project_name.clone().ok_or_else(|| Failure::new("`supervise` needs `--project-name`", []))?;
     let project = ProjectName::new(name);
-    let paths = settings.paths.project(&project)?;
+    let paths = settings.paths.project(&project);
+    paths.make()?;
     let lock = Lock::acquire(&paths.lock)?
         .map_err(|holder| Failure::new(format!("project `{project}` has a supervisor already ({holder})"), []))?;
     let mut signals = Signals::listen()?;

@@ -32,7 +32,7 @@ const WINDOW: Duration = Duration::from_millis(80);
 /// Runs `logs`.
 pub async fn logs(settings: Settings, args: Logs) -> Outcome {
     let target = Target::find(&settings)?;
-    let paths = settings.paths.project(&target.name)?;
+    let paths = settings.paths.project(&target.name);
     let interest = LogInterest {
         mode: if args.follow { LogMode::Follow } else { LogMode::Kept },
         services: target.services(&args.services)?,

@@ -38,7 +38,7 @@ pub async fn restart(settings: Settings, args: Stop) -> Outcome {
 }
 
 async fn order(settings: Settings, target: Target, command: Command) -> Outcome {
-    let paths = settings.paths.project(&target.name)?;
+    let paths = settings.paths.project(&target.name);
     if let Some(session) = client::connect(&paths.socket, LogInterest::default()).await? {
         return carry_out(&settings, session, command).await;
     }

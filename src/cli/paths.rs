@@ -82,15 +82,12 @@ impl Paths {
         })
     }
 
-    /// The folders of a project; those that hold sockets and state are made, for the user alone.
-    pub fn project(&self, project: &ProjectName) -> Result<ProjectPaths, Failure> {
+    /// The folders of a project. Nothing is made: a command that only looks leaves nothing behind.
+    pub fn project(&self, project: &ProjectName) -> ProjectPaths {
         let short: String = Sha256::digest(project.as_str()).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         let runtime = self.runtime.join(short);
         let state = self.state.join(project.as_str());
-        for folder in [&self.runtime, &runtime, &state] {
-            private(folder)?;
-        }
-        Ok(ProjectPaths {
+        ProjectPaths {
             socket: runtime.join("control"),
             lock: runtime.join("lock"),
             logs: state.join("logs"),
@@ -99,11 +96,17 @@ impl Paths {
             data: self.data.clone(),
             runtime,
             state,
-        })
+        }
     }
 }
 
 impl ProjectPaths {
+    /// Makes the folders that hold sockets and state, for the user alone.
+    pub fn make(&self) -> Result<(), Failure> {
+        let above = self.runtime.parent().into_iter();
+        above.chain([self.runtime.as_path(), self.state.as_path()]).try_for_each(private)
+    }
+
     /// The folders the Wasm engine works in.
     pub fn engine_folders(&self) -> Folders {
         Folders { runtime: self.runtime.clone(), cache: self.cache.clone(), data: self.data.clone() }

@@ -21,7 +21,7 @@ pub async fn ui(settings: Settings, args: Ui) -> Outcome {
         ));
     }
     let target = Target::find(&settings)?;
-    let paths = settings.paths.project(&target.name)?;
+    let paths = settings.paths.project(&target.name);
     let mut session = client::connect(&paths.socket, LogInterest::default()).await?;
     if session.is_none() && args.up {
         super::up::start(&settings).await?;

@@ -29,7 +29,7 @@ pub async fn up(settings: Settings, args: Up) -> Outcome {
     let loaded = load::load_and_warn(&settings.load)?;
     let request = UpRequest { load: settings.load.clone(), options: options(&args)? };
     prepare::project(&request)?;
-    let paths = settings.paths.project(&loaded.project.name)?;
+    let paths = settings.paths.project(&loaded.project.name);
     if settings.dry_run {
         dry_run(&settings, &paths, request).await
     } else if args.detach || args.wait || args.no_start {
@@ -117,6 +117,7 @@ async fn attached(
 ) -> Outcome {
     let mut signals = Signals::listen()?;
     let interest = LogInterest { mode: LogMode::Follow, services: names(&args.services), ..LogInterest::default() };
+    paths.make()?;
     let (host, mut session) = match Lock::acquire(&paths.lock)? {
         Ok(lock) => {
             let host = Host::start(settings, &loaded.project.name, paths, Some(lock), Use::Foreground)?;
@@ -273,6 +274,6 @@ fn names(services: &[String]) -> Vec<ServiceName> {
 pub async fn start(settings: &Settings) -> Result<(), Failure> {
     let loaded = load::load_and_warn(&settings.load)?;
     let request = UpRequest { load: settings.load.clone(), options: UpOptions::default() };
-    let paths = settings.paths.project(&loaded.project.name)?;
+    let paths = settings.paths.project(&loaded.project.name);
     detached(settings, &loaded, &paths, request).await.map(|_| ())
 }

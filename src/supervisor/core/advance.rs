@@ -217,11 +217,8 @@ impl Core {
         let verdict = match self.steps.get(&edge.on).map(|unit| (&unit.state, &unit.step)) {
             None | Some((StepState::Done, _)) => Verdict::Holds,
             Some((StepState::Pending | StepState::Running, step)) => Verdict::Waits(awaited(step)),
-            Some((StepState::Failed { problem, .. }, step)) => Verdict::Broken(Problem {
-                message: format!("{}: {}", undone(step), problem.message),
-                hint: problem.hint.clone(),
-                kind: problem.kind,
-            }),
+            // An engine's error names what it was doing, and to what.
+            Some((StepState::Failed { problem, .. }, _)) => Verdict::Broken(problem.clone()),
         };
         (verdict, Origin::Step)
     }
@@ -343,18 +340,6 @@ fn awaited(step: &Step) -> String {
         Step::Remove { existing, .. } => format!("`{}` to be removed", existing.name),
         Step::RemoveNetwork(name) => format!("network `{name}` to be removed"),
         Step::RemoveVolume(name) => format!("volume `{name}` to be removed"),
-    }
-}
-
-/// What a dependent of a failed step is told.
-fn undone(step: &Step) -> String {
-    match step {
-        Step::CreateNetwork(spec) => format!("network `{}` could not be created", spec.network.name),
-        Step::CreateVolume(spec) => format!("volume `{}` could not be created", spec.volume.name),
-        Step::Create { spec, .. } => format!("`{}` could not be created", spec.name.service),
-        Step::Remove { existing, .. } => format!("`{}` could not be removed", existing.name),
-        Step::RemoveNetwork(name) => format!("network `{name}` could not be removed"),
-        Step::RemoveVolume(name) => format!("volume `{name}` could not be removed"),
     }
 }
 
