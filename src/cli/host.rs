@@ -72,7 +72,7 @@ impl Host {
             directory: settings.load.directory.clone(),
             files: Vec::new(),
             logs: Some(paths.logs.clone()),
-            follow_linux: usage == Use::Foreground,
+            follow_linux: usage != Use::Once,
             lifetime: if usage == Use::Foreground { Lifetime::UntilIdle } else { Lifetime::UntilDown },
             dial: dial(engines.clone()),
             commands: requests.clone(),

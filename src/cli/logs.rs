@@ -1,5 +1,6 @@
 //! `wcompose logs`: containers' output from the engine, guests' from the supervisor or from what it left, in one order of time.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::engine::docker::Wanted;
 use crate::engine::engines::Engines;
 use crate::engine::{OutputLine, Stream};
 use crate::model::InstanceName;
-use crate::plan::observed::ExistingKind;
+use crate::plan::observed::{Existing, ExistingKind};
 use crate::session::{LogInterest, LogLine, LogMode, LogStream};
 use crate::supervisor::logs;
 use crate::supervisor::signals::Signals;
@@ -46,10 +47,12 @@ pub async fn logs(settings: Settings, args: Logs) -> Outcome {
     };
     let mut printer = LogPrinter::new(format, out, err);
     let mut sources = Vec::new();
+    let mut guests = None;
+    let mut linux = BTreeSet::new();
     match client::connect(&paths.socket, interest.clone()).await? {
         Some(session) => {
             printer.learn_snapshot(&session.snapshot);
-            sources.push(session.logs);
+            guests = Some(session.logs);
             // Its updates are not read: a slow view gets a fresh state instead of a backlog.
             drop((session.updates, session.commands));
         }
@@ -59,9 +62,10 @@ pub async fn logs(settings: Settings, args: Logs) -> Outcome {
         let engines = Engines::new(settings.docker_host.clone(), paths.engine_folders());
         let docker = engines.docker().await?.clone();
         let observed = crate::engine::Engine::observe(&*docker, &target.name).await?;
-        for existing in
-            observed.instances.iter().filter(|existing| existing.kind == ExistingKind::Container && !existing.one_off)
-        {
+        let containers: Vec<&Existing> =
+            observed.instances.iter().filter(|existing| existing.kind == ExistingKind::Container).collect();
+        linux.extend(containers.iter().filter_map(|existing| existing.instance()));
+        for existing in containers.into_iter().filter(|existing| !existing.one_off) {
             let Some(instance) = existing.instance() else { continue };
             if interest.services.is_empty() || interest.services.contains(&instance.service) {
                 let wanted =
@@ -71,6 +75,8 @@ pub async fn logs(settings: Settings, args: Logs) -> Outcome {
             }
         }
     }
+    // A supervisor that follows containers has their lines as well; the engine has them from the beginning.
+    sources.extend(guests.map(|lines| without(linux, lines)));
     let (mut stdout, mut stderr) = (std::io::stdout(), std::io::stderr());
     let patience = if args.follow { Patience::Window(WINDOW) } else { Patience::Endless };
     let print = merge(sources, patience, |line| {
@@ -96,6 +102,20 @@ fn kept(folder: &std::path::Path, interest: &LogInterest) -> mpsc::Receiver<LogL
     tokio::task::spawn_blocking(move || {
         for line in backlog {
             if lines.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Lines of all but these instances.
+fn without(left_out: BTreeSet<InstanceName>, mut lines: mpsc::Receiver<LogLine>) -> mpsc::Receiver<LogLine> {
+    let (kept, receiver) = mpsc::channel(256);
+    #[expect(clippy::disallowed_methods, reason = "ends with its reader: the channel closes")]
+    tokio::spawn(async move {
+        while let Some(line) = lines.recv().await {
+            if !left_out.contains(&line.instance) && kept.send(line).await.is_err() {
                 return;
             }
         }

@@ -151,8 +151,9 @@ async fn attached(
         match follow(&mut session, &mut console, happened).await? {
             Followed::Until(Happened::Settled(reply)) => {
                 answer = None;
-                // What runs in this process ends with it: after a failure everything is stopped, then told.
-                if let Some(reply) = reply
+                // What runs in this process ends with it: after a failure everything is told, then stopped. What was
+                // given up because of Ctrl-C is no failure.
+                if let Some(reply) = reply.filter(|_| ender.asked == 0)
                     && let Err(failure) = conclude(&mut console, reply)
                 {
                     output::failure(&failure);

@@ -83,7 +83,8 @@ async fn converse(
         Some(FromClient::Hello { version: VERSION, logs }) => logs,
         Some(FromClient::Hello { version, .. }) => {
             let text = format!(
-                "the supervisor speaks version {VERSION} of the control protocol, this program version {version}"
+                "it speaks version {VERSION} of the protocol, this program version {version}: take the project down with \
+                 the program that started it, then up with this one"
             );
             return refuse(&mut writer, text).await;
         }

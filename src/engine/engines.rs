@@ -76,7 +76,7 @@ impl Engine for Engines {
             Step::CreateVolume(spec) => spec.in_process,
             Step::Create { spec, .. } => spec.resolved.is_wasm(),
             Step::Remove { existing, .. } => existing.kind != ExistingKind::Container,
-            Step::RemoveNetwork(_) => false,
+            Step::RemoveNetwork(name) => self.wasm.has_network(name),
             Step::RemoveVolume(name) => self.wasm.has_volume(name),
         };
         if in_process { self.wasm.apply(step).await } else { self.docker().await?.apply(step).await }

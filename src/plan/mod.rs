@@ -1,6 +1,6 @@
 //! Project + Observed → Plan. Pure and total: the same inputs give the same text, nothing is asked of an engine.
 //!
-//! [`plan`] is the way towards a project, [`down`] the way towards nothing. Planning cannot fail: cycles and dangling names
+//! [`plan`] is the way towards a project, [`down()`] the way towards nothing. Planning cannot fail: cycles and dangling names
 //! were diagnostics before, and what only an engine can tell (an external network that is not there) fails as a step.
 //!
 //! The law both keep: units stand in an order that respects their edges, and planning again once a plan was carried out

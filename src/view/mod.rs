@@ -1,7 +1,7 @@
 //! How a project looks to people and to scripts: progress, log lines, tables, JSON, the dashboard.
 //!
 //! Views are drawn from a [`crate::session::Session`] and know nothing of what is behind it: no supervisor, no engine,
-//! no plan. They read no environment and no clock of their own accord, except [`follow`] and the dashboard, whose job
+//! no plan. They read no environment and no clock of their own accord, except [`follow()`] and the dashboard, whose job
 //! is to wait. Everything is written to writers that the caller gives.
 
 pub mod console;

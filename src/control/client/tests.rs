@@ -269,7 +269,7 @@ async fn no_supervisor_a_dead_one_and_a_foreign_one_are_told_apart() {
     insta::assert_debug_snapshot!(answer, @r#"
     Some(
         Refused(
-            "the supervisor speaks version 1 of the control protocol, this program version 99",
+            "it speaks version 1 of the protocol, this program version 99: take the project down with the program that started it, then up with this one",
         ),
     )
     "#);

@@ -116,6 +116,11 @@ impl Wasm {
         self.lock().get(instance).and_then(Instance::running).is_some()
     }
 
+    /// Whether a network of that name is of Wasm services alone and lives in this process.
+    pub fn has_network(&self, name: &str) -> bool {
+        self.networks.lock().expect("no panic while it is held").contains_key(name)
+    }
+
     /// Whether a volume of that name is a folder of the user's rather than an engine's.
     pub fn has_volume(&self, name: &str) -> bool {
         volume::exists(&self.folders.data, name)

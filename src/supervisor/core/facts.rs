@@ -16,8 +16,16 @@ impl Core {
         self.instances.get_mut(name).filter(|instance| instance.attempt == attempt)
     }
 
+    /// Whether what ran last makes way for what a `Create` unit makes or made: its removal is our own doing.
+    fn is_replaced(&self, name: &InstanceName) -> bool {
+        let rests = self.instances.get(name).is_some_and(|instance| !instance.is_active());
+        let made = self.steps.get(&UnitId::Create(name.clone()));
+        rests && made.is_some_and(|unit| !matches!(unit.state, StepState::Failed { .. }))
+    }
+
     pub(super) fn report(&mut self, tagged: Tagged, turn: &mut Turn) {
         let ending = self.ending();
+        let replaced = self.is_replaced(&tagged.instance);
         let Some(instance) = self.current(&tagged.instance, tagged.attempt) else { return };
         match tagged.report {
             Report::Started(facts) => {
@@ -42,6 +50,7 @@ impl Core {
                 State::Idle | State::Exited { .. } | State::Backoff { .. } => {}
             },
             Report::Restarted(started) => instance.restarted(started, ending, turn),
+            Report::Removed if replaced => {}
             Report::Removed => instance.vanished(),
             Report::Refused(refusal) => turn.emit(Event::Refused {
                 instance: tagged.instance,
