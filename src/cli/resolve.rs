@@ -201,11 +201,10 @@ impl Resolver<'_> {
         let Some(path) = real.filter(|path| path.is_file()) else {
             return Err(no_module(service, reference, &format!("its entrypoint `{file}` is not a file in it")));
         };
-        let mut module =
-            self.store.local(reference, &path, function.as_deref()).map_err(|error| match error {
-                ModuleError::Unsuitable { source, .. } => no_module(service, reference, &format!("`{file}`: {source}")),
-                error @ ModuleError::Io { .. } => unusable(service, &error),
-            })?;
+        let mut module = self.store.local(reference, &path, function.as_deref()).map_err(|error| match error {
+            ModuleError::Unsuitable { source, .. } => no_module(service, reference, &format!("`{file}`: {source}")),
+            error @ ModuleError::Io { .. } => unusable(service, &error),
+        })?;
         module.root = Some(folder);
         module.config = image.config;
         Ok(module)

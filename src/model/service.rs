@@ -236,6 +236,4 @@ pub struct WasmOptions {
     pub env_from_links: Option<bool>,
     /// `healthcheck.http`: a path or URL that must answer with 2xx or 3xx.
     pub health_http: Option<String>,
-    /// `fuel`: instructions it may spend, for tests and batch jobs.
-    pub fuel: Option<u64>,
 }
