@@ -11,11 +11,11 @@ use crate::diag::{Colour, render};
 use crate::model::{Condition, FileContent, HostPort, MountSource, NetworkKey, Project, ServiceName};
 
 fn options() -> Options {
-    Options { directory: "/work/demo".into(), ..Options::default() }
+    Options { directory: "/srv/demo".into(), ..Options::default() }
 }
 
 fn load_files(options: &Options, files: &[(&str, &str)]) -> Result<Loaded, LoadError> {
-    let files = files.iter().map(|(name, text)| (PathBuf::from("/work/demo").join(name), *text));
+    let files = files.iter().map(|(name, text)| (PathBuf::from("/srv/demo").join(name), *text));
     load(options, &Memory::new(files))
 }
 
@@ -113,7 +113,7 @@ secrets: {key: {environment: FROM_HOST}}
         ("web.env", "A=file\nB=2\nFROM_HOST=${FROM_HOST:-unset}\n"),
     ]);
     let web = &project.services["web"];
-    assert_eq!(web.image.as_deref(), Some("/work/demo/app.wasm"));
+    assert_eq!(web.image.as_deref(), Some("/srv/demo/app.wasm"));
     assert_eq!(project.document["services"]["web"]["image"], "./app.wasm");
     let environment: Vec<_> = web.environment.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
     assert_eq!(environment, [("A", Some("own")), ("B", Some("2")), ("FROM_HOST", None)]);
@@ -125,7 +125,7 @@ secrets: {key: {environment: FROM_HOST}}
     );
     assert_eq!(web.expose.iter().map(ToString::to_string).collect::<Vec<_>>(), ["70/tcp", "71/udp", "72/udp"]);
     assert!(
-        matches!(&web.mounts[0].source, MountSource::Bind { path, create: true, .. } if path == &PathBuf::from("/work/demo/data"))
+        matches!(&web.mounts[0].source, MountSource::Bind { path, create: true, .. } if path == &PathBuf::from("/srv/demo/data"))
     );
     assert!(matches!(&web.mounts[1].source, MountSource::Volume { key, .. } if key.as_str() == "store"));
     assert!(matches!(web.mounts[2].source, MountSource::Anonymous { .. }));
@@ -166,7 +166,7 @@ fn later_files_override() {
     let web = &loaded.project.services["web"];
     assert_eq!((web.image.as_deref(), web.ports.len(), web.ports[0].target), (None, 1, 2));
     assert_eq!(web.environment.keys().collect::<Vec<_>>(), ["A", "B"]);
-    assert_eq!(web.build.as_ref().map(|build| build.context.as_str()), Some("/work/demo"));
+    assert_eq!(web.build.as_ref().map(|build| build.context.as_str()), Some("/srv/demo"));
 }
 
 #[test]
