@@ -16,7 +16,7 @@ use super::known::{self, Known, Stopped};
 use super::outcome::{Failure, Outcome};
 use super::paths::ProjectPaths;
 use super::prepare::{self, Wanted};
-use super::resolve::{Progress, Step};
+use super::resolve::{DryRun, Progress, Step};
 use super::settings::Settings;
 use super::{load, output};
 use crate::control::lock::Lock;
@@ -261,7 +261,7 @@ impl Road {
 
     /// Loads and resolves images; progress goes to the sessions.
     pub async fn resolve(&self, up: UpRequest) -> Result<Wanted, Failure> {
-        prepare::resolve(up, &self.engines, &self.paths.image_folders(), &self.progress()).await
+        prepare::resolve(up, &self.engines, &self.paths.image_folders(), &self.progress(), DryRun::No).await
     }
 
     /// Plans from what is there now and has the plan carried out. What fails before anything ran leaves nothing behind.
@@ -382,7 +382,7 @@ impl Road {
             let (id, status) = (id.to_owned(), status.to_owned());
             let event = match step {
                 Step::Working | Step::Output => Event::StepStarted { id, status },
-                Step::Done => Event::StepFinished { id, status },
+                Step::Done | Step::Planned => Event::StepFinished { id, status },
             };
             let _ = orders.try_send(Order::Tell(event));
         })

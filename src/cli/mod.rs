@@ -28,7 +28,7 @@ pub mod version;
 use std::process::ExitCode;
 
 use args::{Command, Parsed};
-use outcome::Outcome;
+use outcome::{Failure, Outcome};
 use settings::Settings;
 
 /// Runs the program.
@@ -68,6 +68,11 @@ fn run(root: args::Root, command: Command) -> Outcome {
         _ => {}
     }
     let settings = Settings::new(root)?;
+    if settings.dry_run
+        && matches!(&command, Command::Start(_) | Command::Stop(_) | Command::Restart(_) | Command::Ui(_))
+    {
+        return Err(Failure::new("only `up` and `down` have a dry run", ["leave out `--dry-run`".to_owned()]));
+    }
     output::choose(settings.ansi);
     if let Command::Config(args) = &command {
         return config::config(&settings, args);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::load;
 use super::outcome::Failure;
-use super::resolve::{self, ImageFolders, ImageOptions, Progress, Resolution};
+use super::resolve::{self, DryRun, ImageFolders, ImageOptions, Progress, Resolution};
 
 use crate::engine::engines::Engines;
 use crate::model::{NetworkKey, Project, Resolved, ServiceName};
@@ -38,11 +38,13 @@ pub async fn resolve(
     engines: &Engines,
     folders: &ImageFolders,
     progress: &Progress,
+    dry_run: DryRun,
 ) -> Result<Wanted, Failure> {
     let project = project(&up)?;
     known_services(&project, &up.options.services)?;
     let services = select::services(&project, &up.options.services, dependencies(&up));
-    let options = ImageOptions { build: up.options.build, no_build: up.options.no_build, pull: up.options.pull };
+    let options =
+        ImageOptions { build: up.options.build, no_build: up.options.no_build, pull: up.options.pull, dry_run };
     let resolution =
         resolve::resolve(&project, &services, engines, folders, options, progress).await.map_err(Failure::many)?;
     Ok(Wanted { up, project, resolution })

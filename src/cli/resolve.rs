@@ -15,7 +15,7 @@ use crate::engine::engines::Engines;
 use crate::image::export::{self, Limits};
 use crate::image::kind::{is_module_path, is_wasm_platform, wasm_sign};
 use crate::image::store::{ModuleError, Store};
-use crate::model::{Build, ImageConfig, Module, Project, PullPolicy, Resolved, Service, ServiceName};
+use crate::model::{Build, ImageConfig, Module, ModuleKind, Project, PullPolicy, Resolved, Service, ServiceName};
 
 pub use crate::plan::Resolution;
 
@@ -28,6 +28,18 @@ pub struct ImageOptions {
     pub no_build: bool,
     /// `--pull`, where it overrides the services' own policies.
     pub pull: Option<PullPolicy>,
+    /// Whether images are built and pulled at all.
+    pub dry_run: DryRun,
+}
+
+/// Whether work is only told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DryRun {
+    /// It is told, not done.
+    Yes,
+    /// It is done.
+    #[default]
+    No,
 }
 
 /// Where what was read out of images is kept, for all projects.
@@ -51,6 +63,8 @@ pub enum Step {
     Done,
     /// A line of output (a build's), for people who watch.
     Output,
+    /// It would be done, were this no dry run.
+    Planned,
 }
 
 /// Resolves the images of `services`.
@@ -78,6 +92,9 @@ pub async fn resolve(
     if failures.is_empty() { Ok(resolution) } else { Err(failures) }
 }
 
+/// Stands for the id of an image that a dry run does not build or pull.
+const NOT_YET: &str = "";
+
 struct Resolver<'a> {
     project: &'a Project,
     engines: &'a Engines,
@@ -100,7 +117,10 @@ impl Resolver<'_> {
         let reference = service.image.clone().unwrap_or_else(|| format!("{}-{}", self.project.name, service.name));
         let docker = self.engines.docker().await?;
         let image = self.image(docker, service, &reference).await?;
-        if wasm_sign(service).is_some() || is_wasm_platform(&image.config.platform) {
+        let wasm = wasm_sign(service).is_some() || is_wasm_platform(&image.config.platform);
+        if wasm && image.id == NOT_YET {
+            Ok(Resolved::Wasm(not_yet_a_module(reference, image)))
+        } else if wasm {
             self.module(docker, service, &reference, image).await.map(Resolved::Wasm)
         } else {
             Ok(Resolved::Linux { image: reference, id: image.id, config: image.config })
@@ -114,6 +134,9 @@ impl Resolver<'_> {
         if let Some(build) = service.build.as_ref().filter(|_| !self.options.no_build)
             && (self.options.build || policy == PullPolicy::Build || present.is_none())
         {
+            if self.options.dry_run == DryRun::Yes {
+                return Ok(self.planned("build", service, reference, present));
+            }
             return self.build(docker, service, build, reference).await;
         }
         let pull = match policy {
@@ -121,6 +144,9 @@ impl Resolver<'_> {
             PullPolicy::Never => false,
             PullPolicy::Missing | PullPolicy::Build | PullPolicy::Every(_) => present.is_none(),
         };
+        if pull && self.options.dry_run == DryRun::Yes {
+            return Ok(self.planned("pull", service, reference, present));
+        }
         if pull {
             self.pull(docker, service, reference).await?;
             if let Some(image) = docker.image(reference).await? {
@@ -136,6 +162,15 @@ impl Resolver<'_> {
                 }],
             )
         })
+    }
+
+    /// Tells what would be done, and goes on with the image that is there, or one of which nothing is known.
+    fn planned(&self, work: &str, service: &Service, reference: &str, present: Option<Image>) -> Image {
+        let cause = if present.is_some() { "as asked for" } else { "not found" };
+        (self.progress)(&format!("image {reference} ({cause})"), work, Step::Planned);
+        let platform = service.platform.clone().unwrap_or_default();
+        let unknown = || Image { id: NOT_YET.to_owned(), config: ImageConfig { platform, ..ImageConfig::default() } };
+        present.unwrap_or_else(unknown)
     }
 
     async fn build(
@@ -256,6 +291,20 @@ fn as_written(service: &Service) -> Option<String> {
 fn local_module(service: &Service) -> Option<PathBuf> {
     let option = service.wasm.as_ref().and_then(|wasm| wasm.module.clone());
     option.or_else(|| service.image.as_ref().filter(|image| is_module_path(image)).map(PathBuf::from))
+}
+
+/// What a dry run knows of a module in an image that is not there.
+fn not_yet_a_module(reference: String, image: Image) -> Module {
+    Module {
+        reference,
+        path: PathBuf::new(),
+        digest: String::new(),
+        size: 0,
+        kind: ModuleKind::Command,
+        function: None,
+        root: None,
+        config: image.config,
+    }
 }
 
 /// A module error, told with its service and what to do.

@@ -9,6 +9,7 @@ use super::args::{Pull, Up};
 use super::host::{Host, Use};
 use super::outcome::{Failure, Outcome};
 use super::paths::ProjectPaths;
+use super::resolve::{DryRun, Step};
 use super::screen::{Screen, ask, carry_out, conclude};
 use super::settings::Settings;
 use super::{detach, load, output, prepare};
@@ -42,8 +43,12 @@ pub async fn up(settings: Settings, args: Up) -> Outcome {
 /// Prints the plan and does nothing.
 async fn dry_run(settings: &Settings, paths: &ProjectPaths, request: UpRequest) -> Outcome {
     let engines = Engines::new(settings.docker_host.clone(), paths.engine_folders());
-    let quiet: super::resolve::Progress = std::sync::Arc::new(|_, _, _| {});
-    let wanted = prepare::resolve(request, &engines, &paths.image_folders(), &quiet).await?;
+    let planned: super::resolve::Progress = std::sync::Arc::new(|image, work, step| {
+        if step == Step::Planned {
+            output::print(&format!("{work} {image}\n"));
+        }
+    });
+    let wanted = prepare::resolve(request, &engines, &paths.image_folders(), &planned, DryRun::Yes).await?;
     output::print(&wanted.plan(&engines).await?.plan.to_string());
     Ok(ExitCode::SUCCESS)
 }

@@ -79,6 +79,36 @@ services:
 }
 
 #[test]
+fn a_dry_run_builds_and_pulls_no_image() {
+    let Some(engine) = Engine::answering() else { return };
+    let compose = r#"
+services:
+  web: { build: ./web }
+  far: { image: "registry.invalid/far:1" }
+"#;
+    let project = Project::on(&engine, compose);
+    project.write("web/Dockerfile", "FROM scratch\nCMD [\"/web\"]\n");
+    let plan = project.run(&["up", "--dry-run"]).well().stdout;
+    let built = format!("{}-web", project.name);
+    assert!(plan.contains(&format!("build image {built} (not found)\n")), "{plan}");
+    assert!(plan.contains("pull image registry.invalid/far:1 (not found)\n"), "{plan}");
+    assert!(plan.contains(&format!("start {built}-1")), "{plan}");
+    assert!(!engine.has_image(&built), "{built} was built");
+}
+
+#[test]
+fn what_has_no_dry_run_does_nothing_either() {
+    let (project, port) = one();
+    project.run(&["up", "-d"]).well();
+    for command in ["stop", "restart", "start"] {
+        let outcome = project.run(&[command, "--dry-run"]);
+        assert_ne!(outcome.code, 0, "{outcome}");
+        assert!(outcome.stderr.contains("have a dry run"), "{outcome}");
+    }
+    assert_eq!(project.ask(port, "/say/hi"), "hi");
+}
+
+#[test]
 fn config_prints_the_resolved_file_and_asks_no_engine() {
     let (project, port) = one();
     let text = project.run(&["config"]).well().stdout;

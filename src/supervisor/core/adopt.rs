@@ -99,8 +99,9 @@ impl Core {
                 if matches!(instance.state, State::Running { .. }) {
                     turn.ended(instance.label(), "Running");
                 }
+                // What this supervisor runs itself is adopted by being left alone; its next start is one.
+                instance.action = if instance.is_active() { Action::Start } else { action };
                 instance.rouse();
-                instance.action = action;
             }
             instance.respecify(spec);
             planned.push(name);

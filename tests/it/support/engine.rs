@@ -140,7 +140,8 @@ impl Engine {
         }
     }
 
-    fn has_image(&self, name: &str) -> bool {
+    /// Whether it has that image.
+    pub fn has_image(&self, name: &str) -> bool {
         self.call("GET", &format!("/images/{name}/json")).0 == 200
     }
 }
