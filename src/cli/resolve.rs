@@ -107,7 +107,7 @@ struct Resolver<'a> {
 impl Resolver<'_> {
     async fn service(&self, service: &Service) -> Result<Resolved, Failure> {
         if let Some(path) = local_module(service) {
-            let reference = service.image.clone().unwrap_or_else(|| path.display().to_string());
+            let reference = as_written(service).unwrap_or_else(|| path.display().to_string());
             return self
                 .store
                 .local(&reference, &path, None)
@@ -236,8 +236,10 @@ impl Resolver<'_> {
         let Some(path) = real.filter(|path| path.is_file()) else {
             return Err(no_module(service, reference, &format!("its entrypoint `{file}` is not a file in it")));
         };
-        let mut module =
-            self.store.local(reference, &path, function.as_deref()).map_err(|error| unusable(service, &error))?;
+        let mut module = self.store.local(reference, &path, function.as_deref()).map_err(|error| match error {
+            ModuleError::Unsuitable { source, .. } => no_module(service, reference, &format!("`{file}`: {source}")),
+            error @ ModuleError::Io { .. } => unusable(service, &error),
+        })?;
         module.root = Some(folder);
         module.config = image.config;
         Ok(module)
@@ -276,6 +278,13 @@ fn tempfile_in(folder: &Path) -> Result<PathBuf, Failure> {
     ));
     std::fs::create_dir(&path).with_context(|| format!("create `{}`", path.display()))?;
     Ok(path)
+}
+
+/// The path of a local module as the file has it.
+fn as_written(service: &Service) -> Option<String> {
+    let document = &service.document;
+    let module = document.pointer("/x-wasm/module").or_else(|| document.get("image"))?;
+    module.as_str().map(str::to_owned)
 }
 
 /// `x-wasm.module`, or `image` where it is a path.

@@ -661,7 +661,6 @@ pub static WASM: Record = closed(
         optional("egress", TEXTS),
         optional("env_from_links", Kind::Flag),
         optional("healthcheck", Kind::Record(&WASM_HEALTHCHECK)),
-        optional("fuel", Kind::Count(0, i64::MAX)),
     ],
 );
 

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
+use serde_json::Value;
 
-use super::{LoadError, Loaded, Memory, Options, load, print};
+use super::{LoadError, Loaded, Memory, Options, load, print, spec};
 use crate::diag::{Colour, render};
 use crate::model::{Condition, FileContent, HostPort, MountSource, NetworkKey, Project, ServiceName};
 
 fn options() -> Options {
-    Options { directory: "/work/demo".into(), ..Options::default() }
+    Options { directory: "/srv/demo".into(), ..Options::default() }
 }
 
 fn load_files(options: &Options, files: &[(&str, &str)]) -> Result<Loaded, LoadError> {
-    let files = files.iter().map(|(name, text)| (PathBuf::from("/work/demo").join(name), *text));
+    let files = files.iter().map(|(name, text)| (PathBuf::from("/srv/demo").join(name), *text));
     load(options, &Memory::new(files))
 }
 
@@ -102,7 +103,7 @@ services:
     stop_grace_period: 1m
     mem_limit: 64m
     healthcheck: {test: curl -f localhost, interval: 2s}
-    x-wasm: {http: {ports: [80], reuse: true}, egress: ["*.example.com:443"], healthcheck: {http: /ready}, fuel: 10}
+    x-wasm: {http: {ports: [80], reuse: true}, egress: ["*.example.com:443"], healthcheck: {http: /ready}}
   db: {image: "postgres:16-alpine", container_name: thedb}
   tool: {image: t, profiles: [debug]}
 volumes: {store: {}, unused: {}}
@@ -112,7 +113,7 @@ secrets: {key: {environment: FROM_HOST}}
         ("web.env", "A=file\nB=2\nFROM_HOST=${FROM_HOST:-unset}\n"),
     ]);
     let web = &project.services["web"];
-    assert_eq!(web.image.as_deref(), Some("/work/demo/app.wasm"));
+    assert_eq!(web.image.as_deref(), Some("/srv/demo/app.wasm"));
     assert_eq!(project.document["services"]["web"]["image"], "./app.wasm");
     let environment: Vec<_> = web.environment.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
     assert_eq!(environment, [("A", Some("own")), ("B", Some("2")), ("FROM_HOST", None)]);
@@ -124,7 +125,7 @@ secrets: {key: {environment: FROM_HOST}}
     );
     assert_eq!(web.expose.iter().map(ToString::to_string).collect::<Vec<_>>(), ["70/tcp", "71/udp", "72/udp"]);
     assert!(
-        matches!(&web.mounts[0].source, MountSource::Bind { path, create: true, .. } if path == &PathBuf::from("/work/demo/data"))
+        matches!(&web.mounts[0].source, MountSource::Bind { path, create: true, .. } if path == &PathBuf::from("/srv/demo/data"))
     );
     assert!(matches!(&web.mounts[1].source, MountSource::Volume { key, .. } if key.as_str() == "store"));
     assert!(matches!(web.mounts[2].source, MountSource::Anonymous { .. }));
@@ -134,7 +135,7 @@ secrets: {key: {environment: FROM_HOST}}
     assert_eq!(web.restart.to_string(), "on-failure:3");
     assert_eq!(web.memory.map(|bytes| bytes.0), Some(64 << 20));
     let wasm = web.wasm.as_ref().expect("it is there");
-    assert_eq!((wasm.http_ports.as_slice(), wasm.http_reuse, wasm.fuel), (&[80][..], true, Some(10)));
+    assert_eq!((wasm.http_ports.as_slice(), wasm.http_reuse), (&[80][..], true));
     assert_eq!(wasm.health_http.as_deref(), Some("/ready"));
     assert!(project.disabled.contains_key("tool") && !project.services.contains_key("tool"));
     assert_eq!(project.volumes.keys().map(|key| key.as_str()).collect::<Vec<_>>(), ["store"]);
@@ -165,7 +166,7 @@ fn later_files_override() {
     let web = &loaded.project.services["web"];
     assert_eq!((web.image.as_deref(), web.ports.len(), web.ports[0].target), (None, 1, 2));
     assert_eq!(web.environment.keys().collect::<Vec<_>>(), ["A", "B"]);
-    assert_eq!(web.build.as_ref().map(|build| build.context.as_str()), Some("/work/demo"));
+    assert_eq!(web.build.as_ref().map(|build| build.context.as_str()), Some("/srv/demo"));
 }
 
 #[test]
@@ -193,4 +194,32 @@ proptest! {
         let environment = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
         let _ = load_files(&Options { environment, ..options() }, &[("compose.yaml", &text)]);
     }
+}
+
+/// Keys of an object schema, with those of its object-valued keys below them.
+fn schema_keys(schema: &Value, prefix: &str, keys: &mut Vec<String>) {
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        keys.push(format!("{prefix}{name}"));
+        schema_keys(property, &format!("{prefix}{name}."), keys);
+    }
+}
+
+fn decoder_keys(record: &spec::Record, prefix: &str, keys: &mut Vec<String>) {
+    for field in record.fields {
+        keys.push(format!("{prefix}{}", field.name));
+        if let spec::Kind::Record(inner) = field.kind {
+            decoder_keys(inner, &format!("{prefix}{}.", field.name), keys);
+        }
+    }
+}
+
+#[test]
+fn the_schema_of_x_wasm_has_the_keys_the_decoder_knows() {
+    let schema: Value = serde_json::from_str(include_str!("../../schemas/x-wasm.schema.json")).unwrap();
+    let (mut written, mut known) = (Vec::new(), Vec::new());
+    schema_keys(&schema, "", &mut written);
+    decoder_keys(&spec::WASM, "", &mut known);
+    written.sort();
+    known.sort();
+    assert_eq!(written, known);
 }

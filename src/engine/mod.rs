@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use crate::model::{InstanceName, ProjectName};
-use crate::plan::observed::{Existing, Observed};
+use crate::plan::observed::{Existing, Health, Observed};
 use crate::plan::unit::{InstanceSpec, Step};
 pub use report::{Attempt, EngineError, ErrorKind, Exit, OutputLine, Refusal, Report, Started, Stream, Tagged};
 
@@ -46,6 +46,11 @@ pub trait Handle: Send + Sync {
     /// Asks it to end: its stop signal, then SIGKILL after `grace` (absent: its own grace period).
     /// Returns when it has ended; [`Report::Exited`] went out.
     async fn stop(&self, grace: Option<Duration>) -> Result<()>;
+
+    /// Tells what probes found, to an engine that shows an instance's health without checking it itself.
+    fn tell_health(&self, health: Health) {
+        let _ = health;
+    }
 
     /// Sends a signal (`SIGKILL`, `SIGHUP`, …).
     async fn kill(&self, signal: &str) -> Result<()>;

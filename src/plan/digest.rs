@@ -423,6 +423,6 @@ mod tests {
     fn the_wasm_hash_sees_module_and_options() {
         let plain = wasm_hash("sha256:1", &Value::Null);
         assert_ne!(plain, wasm_hash("sha256:2", &Value::Null));
-        assert_ne!(plain, wasm_hash("sha256:1", &json(r#"{"fuel":1}"#)));
+        assert_ne!(plain, wasm_hash("sha256:1", &json(r#"{"egress":["*"]}"#)));
     }
 }

@@ -22,7 +22,7 @@ use super::logs::Cap;
 use super::probe::{self, Dial};
 use super::tail::{Notice, Tail};
 use crate::engine::{Attempt, Engine, EngineError, Handle, Outlet, Tagged, TaggedLine};
-use crate::event::{Event, InstanceView, Snapshot, Stamped, VERSION};
+use crate::event::{Event, InstanceView, Kind, Snapshot, Stamped, VERSION};
 use crate::model::{InstanceName, ProjectName};
 use crate::plan::unit::{Action, InstanceSpec, Plan};
 use crate::session::{self, Attach, LogMode, Reply, Session};
@@ -345,6 +345,12 @@ impl Drive {
     }
 
     fn emit(&mut self, event: Event) {
+        if let Event::Changed { instance } = &event
+            && let (Kind::Wasm, Some(health)) = (instance.kind, instance.health)
+            && let Some((_, handle)) = self.handles.get(&instance.name)
+        {
+            handle.tell_health(health);
+        }
         self.hub.publish(&Stamped { at: Timestamp::now(), event });
     }
 

@@ -54,14 +54,38 @@ pub(super) async fn port_holder(client: &Client, port: u16) -> Option<String> {
     })
 }
 
-/// A verdict on a container's health, where it has a check.
+/// The verdict on a running container's health, where it has a check.
+///
+/// The engine calls unhealthy whatever ended: that is no verdict.
 pub(super) fn health(container: &ContainerInspectResponse) -> Option<Health> {
+    verdict(container).filter(|_| is_running(container))
+}
+
+/// The health a run begins with; it may have ended by now.
+pub(super) fn first_health(container: &ContainerInspectResponse) -> Option<Health> {
+    verdict(container).map(|verdict| if is_running(container) { verdict } else { Health::Starting })
+}
+
+fn verdict(container: &ContainerInspectResponse) -> Option<Health> {
     match container.state.as_ref()?.health.as_ref()?.status? {
         HealthStatusEnum::STARTING => Some(Health::Starting),
         HealthStatusEnum::HEALTHY => Some(Health::Healthy),
         HealthStatusEnum::UNHEALTHY => Some(Health::Unhealthy),
         HealthStatusEnum::EMPTY | HealthStatusEnum::NONE => None,
     }
+}
+
+/// The last check did not end by itself: it was killed, alone or along with its container.
+pub(super) fn last_check_was_killed(container: &ContainerInspectResponse) -> bool {
+    let health = container.state.as_ref().and_then(|state| state.health.as_ref());
+    let last = health.and_then(|health| health.log.as_ref()?.last());
+    last.is_some_and(|last| last.exit_code == Some(137))
+}
+
+/// It runs now, and is not between two runs.
+pub(super) fn is_running(container: &ContainerInspectResponse) -> bool {
+    let state = container.state.as_ref();
+    state.is_some_and(|state| state.running == Some(true) && state.restarting != Some(true))
 }
 
 /// Ports of a container, published ones and ones that are only exposed.

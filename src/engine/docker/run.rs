@@ -13,7 +13,7 @@ use bollard::models::{ContainerInspectResponse, ContainerState};
 use bollard::query_parameters::{KillContainerOptionsBuilder, StartContainerOptions};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Docker;
 use super::connect::Reach;
@@ -21,16 +21,20 @@ use super::container::{self, find};
 use super::error::{failed, gone_is_done, is_conflict, taken_port, wrap};
 use super::events::{Events, Occurrence, Watch, What, nanos, timestamp};
 use super::logs::{self, Cursor, Follower, Source};
-use super::observe::{self, port_holder};
+use super::observe::{self, is_running, port_holder};
 use super::presence::{Presences, addresses};
 use crate::engine::{EngineError, ErrorKind, Exit, Handle, Outlet, Report, Result, Started};
 use crate::net;
+use crate::plan::observed::Health;
 use crate::plan::unit::{Addresses, InstanceSpec};
 
 /// How long an exit waits for the last lines of output, so that they are told before it.
 const LAST_LINES: Duration = Duration::from_secs(2);
 /// How long the report of an end may lag behind the end.
 const LAG: Duration = Duration::from_secs(5);
+/// How often, and how far apart, a container is looked at whose check was killed: together at most a second.
+const LAST_LOOKS: u32 = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// Starts the container of an instance and watches it.
 pub(super) async fn start(docker: &Docker, spec: Arc<InstanceSpec>, outlet: Outlet) -> Result<Box<dyn Handle>> {
@@ -249,6 +253,11 @@ impl Watcher {
                     self.begin(&found, occurrence.at).await;
                 }
             }
+            What::Health(Health::Unhealthy) if !stale => {
+                if self.is_unhealthy().await {
+                    self.outlet.report(Report::Health(Health::Unhealthy)).await;
+                }
+            }
             What::Health(health) if !stale => self.outlet.report(Report::Health(health)).await,
             What::Paused(paused) if !stale => self.outlet.report(Report::Paused(paused)).await,
             What::Moved if self.running && !stale => {
@@ -265,6 +274,22 @@ impl Watcher {
 
     async fn look(&self) -> Option<ContainerInspectResponse> {
         find(&self.client, &self.id).await.ok().flatten()
+    }
+
+    /// Whether it runs and is unhealthy. A container that ends takes its check with it, and the engine tells that check's
+    /// failure first: after a killed check, the end is given time to be seen.
+    async fn is_unhealthy(&self) -> bool {
+        for _ in 0..LAST_LOOKS {
+            match self.look().await {
+                Some(found) if !is_running(&found) => return false,
+                Some(found) if !observe::last_check_was_killed(&found) => {
+                    return observe::health(&found) == Some(Health::Unhealthy);
+                }
+                Some(_) => sleep(BETWEEN_LOOKS).await,
+                None => return false,
+            }
+        }
+        true
     }
 
     async fn begin(&mut self, found: &ContainerInspectResponse, told_until: i64) {
@@ -412,7 +437,7 @@ fn facts(found: &ContainerInspectResponse, id: &str) -> Started {
         at: started_at(found),
         addresses: addresses(found),
         ports: observe::published_ports(found),
-        health: observe::health(found),
+        health: observe::first_health(found),
     }
 }
 
@@ -430,11 +455,6 @@ fn restarts(found: &ContainerInspectResponse) -> i64 {
 fn restarts_before(found: &ContainerInspectResponse) -> i64 {
     let between_runs = found.state.as_ref().is_some_and(|state| state.restarting == Some(true));
     restarts(found) - i64::from(between_runs)
-}
-
-fn is_running(found: &ContainerInspectResponse) -> bool {
-    let state = found.state.as_ref();
-    state.is_some_and(|state| state.running == Some(true) && state.restarting != Some(true))
 }
 
 /// How the last run ended, by the event where there is one, else by the container's state.

@@ -75,6 +75,8 @@ pub struct Handed {
     pub grace: Duration,
     /// Its stop signal.
     pub signal: u8,
+    /// Its agent, where it has one.
+    pub agent: Option<Agent>,
     ended: watch::Receiver<bool>,
 }
 
@@ -107,7 +109,13 @@ impl Running {
 
     /// The part a supervisor gets.
     pub fn handed(&self) -> Handed {
-        Handed { switch: self.switch.clone(), grace: self.grace, signal: self.signal, ended: self.ended.clone() }
+        Handed {
+            switch: self.switch.clone(),
+            grace: self.grace,
+            signal: self.signal,
+            agent: self.agent.clone(),
+            ended: self.ended.clone(),
+        }
     }
 }
 

@@ -126,13 +126,6 @@ impl Wasm {
         volume::exists(&self.folders.data, name)
     }
 
-    /// Tells the agent of a running guest how the guest is, for the health that the Docker engine shows.
-    pub fn set_health(&self, instance: &InstanceName, health: Health) {
-        if let Some(agent) = self.lock().get(instance).and_then(Instance::running).and_then(|run| run.agent.as_ref()) {
-            agent.set_health(health == Health::Healthy);
-        }
-    }
-
     /// Waits until every run has ended and cleaned up. Nothing can be started afterwards.
     pub async fn idle(&self) {
         self.runs.close();
@@ -494,6 +487,12 @@ impl Handle for Handed {
         }
         self.ended().await;
         Ok(())
+    }
+
+    fn tell_health(&self, health: Health) {
+        if let Some(agent) = &self.agent {
+            agent.set_health(health == Health::Healthy);
+        }
     }
 
     async fn kill(&self, signal: &str) -> Result<()> {
