@@ -138,7 +138,12 @@ impl ProjectPaths {
 /// Makes a folder for the user alone; one that another user made is refused (a shared `/tmp`).
 fn private(path: &Path) -> Result<(), Failure> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.with_context(|| format!("create folder `{}`", path.display()))?;
+    made.map_err(|error| {
+        Failure::new(
+            format!("create folder `{}`: {error}", path.display()),
+            ["set WCOMPOSE_RUNTIME_DIR and WCOMPOSE_STATE_DIR to folders that can be written".to_owned()],
+        )
+    })?;
     let metadata = std::fs::symlink_metadata(path).with_context(|| format!("look at `{}`", path.display()))?;
     if !metadata.is_dir() || metadata.uid() != rustix::process::getuid().as_raw() {
         return Err(Failure::new(

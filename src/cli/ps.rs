@@ -16,7 +16,7 @@ use super::target::Target;
 use crate::control::client;
 use crate::engine::Engine as _;
 use crate::engine::engines::Engines;
-use crate::event::{Health, InstanceState, InstanceView, Kind, Snapshot};
+use crate::event::{Health, InstanceState, InstanceView, Kind, PublishedPort, Snapshot};
 use crate::model::{ProjectName, ServiceName};
 use crate::plan::observed::{Existing, ExistingKind, Observed, RunState};
 use crate::session::LogInterest;
@@ -174,12 +174,18 @@ fn of_existing(project: &ProjectName, existing: &Existing, view: Option<&Instanc
         status: why.unwrap_or_else(|| facts.status(clock)),
         health: facts.health,
         exit_code: facts.exit_code,
-        ports: guest.filter(|view| !view.ports.is_empty()).map_or(&existing.ports, |view| &view.ports).clone(),
+        ports: guest.filter(|view| !view.ports.is_empty()).map_or_else(|| existing.ports.clone(), bound),
         labels: existing.labels.clone(),
         mounts: anonymous.chain(&existing.volumes).cloned().collect(),
         volumes: existing.anonymous_volumes.len() + existing.volumes.len(),
         networks: existing.networks.keys().cloned().collect(),
     }
+}
+
+/// The ports somebody listens on: those of what ended are free again.
+fn bound(view: &InstanceView) -> Vec<PublishedPort> {
+    let ended = matches!(view.state, InstanceState::Exited { .. } | InstanceState::Failed { .. });
+    if ended { Vec::new() } else { view.ports.clone() }
 }
 
 /// The row of something only a supervisor knows: a guest without an agent, or what is still to be made.
@@ -198,7 +204,7 @@ fn of_view(project: &ProjectName, view: &InstanceView, clock: &Clock) -> Row {
         status: why(&view.state).unwrap_or_else(|| facts.status(clock)),
         health: facts.health,
         exit_code: facts.exit_code,
-        ports: view.ports.clone(),
+        ports: bound(view),
         labels: Default::default(),
         mounts: Vec::new(),
         volumes: 0,

@@ -90,7 +90,7 @@ async fn detached(settings: &Settings, loaded: &Loaded, paths: &ProjectPaths, re
         host.leave().await;
     }
     // Lines of what fails help to explain it.
-    let interest = LogInterest { mode: LogMode::Follow, ..LogInterest::default() };
+    let interest = LogInterest { mode: LogMode::Follow, tail: Some(0), ..LogInterest::default() };
     let session = detach::spawn_supervisor(paths, &loaded.project.name, interest).await?;
     carry_out(settings, session, Command::Up(Box::new(request)), &mut signals).await
 }
@@ -104,7 +104,9 @@ async fn attached(
     request: UpRequest,
 ) -> Outcome {
     let mut signals = Signals::listen()?;
-    let interest = LogInterest { mode: LogMode::Follow, services: names(&args.services), ..LogInterest::default() };
+    // What earlier runs said is for `logs`.
+    let services = names(&args.services);
+    let interest = LogInterest { mode: LogMode::Follow, services, tail: Some(0), ..LogInterest::default() };
     paths.make()?;
     let (host, mut session) = match Lock::acquire(&paths.lock)? {
         Ok(lock) => {

@@ -88,6 +88,25 @@ fn one_ctrl_c_stops_gracefully_and_keeps_the_containers() {
     assert_eq!(rows["linux"].code, 0, "it had the time to end by itself");
     assert_eq!(rows["wasm"].state, "exited");
     assert_eq!(project.supervisors(), Vec::<i32>::new());
+
+    let again = project.start(&["up"]);
+    project.ask(wasm, "/log/other");
+    again.says("wasm-1   | other");
+    again.signal(Signal::INT);
+    let outcome = again.end();
+    assert!(!outcome.stdout.contains("| line"), "what the first run said is told again:\n{outcome}");
+}
+
+#[test]
+fn what_a_second_up_kept_stops_and_starts() {
+    let Some(engine) = Engine::answering() else { return };
+    let (project, _, wasm) = mixed(&engine);
+    project.up();
+    project.ask(wasm, "/say/hi");
+    project.up();
+    project.run(&["stop"]).well();
+    project.run(&["start"]).well();
+    assert_eq!(project.ask(wasm, "/say/hi"), "hi");
 }
 
 #[test]
