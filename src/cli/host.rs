@@ -192,30 +192,12 @@ impl Router {
         while let Some(Request { command, reply }) = wishes.recv().await {
             match command {
                 Command::Up(up) => {
-                    self.give_up_preparing();
                     let road = self.road.clone();
-                    #[expect(
-                        clippy::disallowed_methods,
-                        reason = "held in `preparing`, aborted when another wish replaces it"
-                    )]
-                    let task = tokio::spawn(async move {
-                        let answer = road.up(*up).await;
-                        let _ = reply.send(answer);
-                    });
-                    self.preparing = Some(task);
+                    self.prepare(async move { road.up(*up).await }, reply);
                 }
                 Command::Down(down) => {
-                    self.give_up_preparing();
                     let road = self.road.clone();
-                    #[expect(
-                        clippy::disallowed_methods,
-                        reason = "held in `preparing`, aborted when another wish replaces it"
-                    )]
-                    let task = tokio::spawn(async move {
-                        let answer = road.down(down).await;
-                        let _ = reply.send(answer);
-                    });
-                    self.preparing = Some(task);
+                    self.prepare(async move { road.down(down).await }, reply);
                 }
                 Command::Stop { services, timeout } => self.command(Verb::Stop { timeout }, services, reply).await,
                 Command::Start { services } => self.command(Verb::Start, services, reply).await,
@@ -226,6 +208,17 @@ impl Router {
             }
         }
         self.give_up_preparing();
+    }
+
+    /// Works on a wish beside everything else, in place of the one that was being worked on.
+    fn prepare(&mut self, work: impl Future<Output = Reply> + Send + 'static, reply: oneshot::Sender<Reply>) {
+        self.give_up_preparing();
+        #[expect(clippy::disallowed_methods, reason = "held in `preparing`, aborted when another wish replaces it")]
+        let task = tokio::spawn(async move {
+            let answer = work.await;
+            let _ = reply.send(answer);
+        });
+        self.preparing = Some(task);
     }
 
     /// An `up` that is not planned yet is dropped; its asker is told so by the dropped reply.

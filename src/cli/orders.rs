@@ -7,14 +7,12 @@ use super::host::{Host, Use};
 use super::known::Stopped;
 use super::outcome::{Failure, Outcome};
 use super::paths::ProjectPaths;
-use super::screen::{Screen, ask, conclude};
+use super::screen::carry_out;
 use super::settings::Settings;
 use super::target::Target;
 use crate::control::client;
-use crate::session::{Command, LogInterest, Session};
+use crate::session::{Command, LogInterest};
 use crate::supervisor::signals::Signals;
-use crate::view::console::Lines;
-use crate::view::{Followed, follow};
 
 /// Runs `start`.
 pub async fn start(settings: Settings, services: Vec<String>) -> Outcome {
@@ -40,14 +38,14 @@ pub async fn restart(settings: Settings, args: Stop) -> Outcome {
 async fn order(settings: Settings, target: Target, command: Command) -> Outcome {
     let paths = settings.paths.project(&target.name);
     if let Some(session) = client::connect(&paths.socket, LogInterest::default()).await? {
-        return carry_out(&settings, session, command).await;
+        return carry_out(&settings, session, command, &mut Signals::listen()?).await;
     }
     let host = Host::start(&settings, &target.name, &paths, None, Use::Once)?;
     let known = know(&host, &target, &paths, &command).await;
     let outcome = match known {
         Ok(()) => {
             let session = host.session(LogInterest::default()).await?;
-            carry_out(&settings, session, command).await
+            carry_out(&settings, session, command, &mut Signals::listen()?).await
         }
         Err(failure) => Err(failure),
     };
@@ -81,21 +79,4 @@ async fn know(host: &Host, target: &Target, paths: &ProjectPaths, command: &Comm
         ));
     }
     Ok(())
-}
-
-async fn carry_out(settings: &Settings, mut session: Session, command: Command) -> Outcome {
-    let mut signals = Signals::listen()?;
-    let mut screen = Screen::new(settings, Lines::Kept);
-    let mut console = screen.console(&session)?;
-    let answer = ask(&session.commands, command).await;
-    let work = async {
-        tokio::select! {
-            reply = answer => reply.map_err(|_| Failure::new("the supervisor gave up: another command took over", [])),
-            _ = signals.next() => Err(Failure::Interrupted),
-        }
-    };
-    match follow(&mut session, &mut console, work).await? {
-        Followed::Until(reply) => conclude(&mut console, reply?),
-        Followed::Ended => Err(Failure::new("the supervisor ended", [])),
-    }
 }

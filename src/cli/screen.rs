@@ -11,15 +11,33 @@ use super::outcome::{Failure, Outcome};
 use super::output;
 use super::settings::Settings;
 use crate::session::{Command, Reply, Request, Session};
-use crate::view::Streams;
+use crate::supervisor::signals::Signals;
 use crate::view::console::{Console, Lines, Options, Shown};
 use crate::view::style::{Palette, Stream, When};
+use crate::view::{Followed, Streams, follow};
 
 /// Sends a command; its outcome arrives at the receiver.
 pub async fn ask(commands: &mpsc::Sender<Request>, command: Command) -> oneshot::Receiver<Reply> {
     let (reply, answer) = oneshot::channel();
     let _ = commands.send(Request { command, reply }).await;
     answer
+}
+
+/// Has a supervisor carry out a command, shows what happens, and tells what became of it.
+pub async fn carry_out(settings: &Settings, mut session: Session, command: Command, signals: &mut Signals) -> Outcome {
+    let mut screen = Screen::new(settings, Lines::Kept);
+    let mut console = screen.console(&session)?;
+    let answer = ask(&session.commands, command).await;
+    let work = async {
+        tokio::select! {
+            reply = answer => reply.map_err(|_| Failure::new("the supervisor gave up: another command took over", [])),
+            _ = signals.next() => Err(Failure::Interrupted),
+        }
+    };
+    match follow(&mut session, &mut console, work).await? {
+        Followed::Until(reply) => conclude(&mut console, reply?),
+        Followed::Ended => Err(Failure::new("the supervisor ended", ["its log is in the state folder".to_owned()])),
+    }
 }
 
 /// Shows what became of a request.

@@ -9,7 +9,7 @@ use super::args::{Pull, Up};
 use super::host::{Host, Use};
 use super::outcome::{Failure, Outcome};
 use super::paths::ProjectPaths;
-use super::screen::{Screen, ask, conclude};
+use super::screen::{Screen, ask, carry_out, conclude};
 use super::settings::Settings;
 use super::{detach, load, output, prepare};
 use crate::compose::Loaded;
@@ -18,7 +18,7 @@ use crate::control::lock::Lock;
 use crate::engine::engines::Engines;
 use crate::image::kind::wasm_sign;
 use crate::model::{PullPolicy, ServiceName};
-use crate::session::{Command, LogInterest, LogMode, Reply, Request, Session, UpOptions, UpRequest};
+use crate::session::{Command, LogInterest, LogMode, Reply, Request, UpOptions, UpRequest};
 use crate::supervisor::signals::Signals;
 use crate::view::console::Lines;
 use crate::view::log::{LogFormat, Names, Times};
@@ -53,7 +53,7 @@ async fn detached(settings: &Settings, loaded: &Loaded, paths: &ProjectPaths, re
     let mut signals = Signals::listen()?;
     let known_guests = loaded.project.services.values().any(|service| wasm_sign(service).is_some());
     if let Some(session) = client::connect(&paths.socket, LogInterest::default()).await? {
-        return remote(settings, session, request, &mut signals).await;
+        return carry_out(settings, session, Command::Up(Box::new(request)), &mut signals).await;
     }
     if !known_guests {
         let host = Host::start(settings, &loaded.project.name, paths, None, Use::Once)?;
@@ -87,24 +87,7 @@ async fn detached(settings: &Settings, loaded: &Loaded, paths: &ProjectPaths, re
     // Lines of what fails help to explain it.
     let interest = LogInterest { mode: LogMode::Follow, ..LogInterest::default() };
     let session = detach::spawn_supervisor(paths, &loaded.project.name, interest).await?;
-    remote(settings, session, request, &mut signals).await
-}
-
-/// Hands the request to a supervisor and shows what comes of it.
-async fn remote(settings: &Settings, mut session: Session, request: UpRequest, signals: &mut Signals) -> Outcome {
-    let mut screen = Screen::new(settings, Lines::Kept);
-    let mut console = screen.console(&session)?;
-    let answer = ask(&session.commands, Command::Up(Box::new(request))).await;
-    let work = async {
-        tokio::select! {
-            reply = answer => reply.map_err(|_| Failure::new("the supervisor gave up: another command took over", [])),
-            _ = signals.next() => Err(Failure::Interrupted),
-        }
-    };
-    match follow(&mut session, &mut console, work).await? {
-        Followed::Until(reply) => conclude(&mut console, reply?),
-        Followed::Ended => Err(Failure::new("the supervisor ended", ["its log is in the state folder".to_owned()])),
-    }
+    carry_out(settings, session, Command::Up(Box::new(request)), &mut signals).await
 }
 
 /// Runs in the foreground until everything ended or the user ends it.

@@ -101,6 +101,53 @@ pub struct Service {
     pub document: Value,
 }
 
+impl Service {
+    /// A service of that name of which the files say nothing else.
+    pub fn named(name: impl Into<ServiceName>) -> Self {
+        Self {
+            name: name.into(),
+            origin: None,
+            image: None,
+            build: None,
+            pull_policy: PullPolicy::Missing,
+            platform: None,
+            runtime: None,
+            wasm: None,
+            container_name: None,
+            scale: 1,
+            command: None,
+            entrypoint: None,
+            environment: IndexMap::new(),
+            working_dir: None,
+            user: None,
+            hostname: None,
+            tty: false,
+            stdin_open: false,
+            ports: Vec::new(),
+            expose: Vec::new(),
+            mounts: Vec::new(),
+            configs: Vec::new(),
+            secrets: Vec::new(),
+            networks: IndexMap::new(),
+            network_mode: None,
+            depends_on: IndexMap::new(),
+            healthcheck: None,
+            restart: Restart::No,
+            stop_signal: None,
+            stop_grace: None,
+            labels: BTreeMap::new(),
+            extra_hosts: Vec::new(),
+            memory: None,
+            cpus: None,
+            pids: None,
+            logging: None,
+            attach: true,
+            profiles: Vec::new(),
+            document: Value::Null,
+        }
+    }
+}
+
 /// `build`, in long form. What only BuildKit reads stays in the service's document.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Build {

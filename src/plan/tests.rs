@@ -14,7 +14,7 @@ use super::unit::{Action, InstanceSpec, Plan, Step, UnitId, Work};
 use super::{Dependencies, DownOptions, Options, Orphans, Recreate, Resolution, Target, down, label, plan};
 use crate::model::{
     Attachment, Condition, Dependency, ExposedPort, ImageConfig, Ipam, Module, ModuleKind, Mount, MountSource, Network,
-    NetworkMode, Project, Protocol, PullPolicy, Resolved, Restart, Service, ServiceName, Volume, WasmOptions,
+    NetworkMode, Project, Protocol, Resolved, Service, ServiceName, Volume, WasmOptions,
 };
 use crate::net::wiring::Place;
 
@@ -146,47 +146,7 @@ impl World {
 }
 
 fn service(name: &str) -> Service {
-    Service {
-        name: name.into(),
-        origin: None,
-        image: Some(format!("{name}:1")),
-        build: None,
-        pull_policy: PullPolicy::Missing,
-        platform: None,
-        runtime: None,
-        wasm: None,
-        container_name: None,
-        scale: 1,
-        command: None,
-        entrypoint: None,
-        environment: IndexMap::new(),
-        working_dir: None,
-        user: None,
-        hostname: None,
-        tty: false,
-        stdin_open: false,
-        ports: Vec::new(),
-        expose: Vec::new(),
-        mounts: Vec::new(),
-        configs: Vec::new(),
-        secrets: Vec::new(),
-        networks: IndexMap::new(),
-        network_mode: None,
-        depends_on: IndexMap::new(),
-        healthcheck: None,
-        restart: Restart::No,
-        stop_signal: None,
-        stop_grace: None,
-        labels: BTreeMap::new(),
-        extra_hosts: Vec::new(),
-        memory: None,
-        cpus: None,
-        pids: None,
-        logging: None,
-        attach: true,
-        profiles: Vec::new(),
-        document: json!({ "image": name }),
-    }
+    Service { image: Some(format!("{name}:1")), document: json!({ "image": name }), ..Service::named(name) }
 }
 
 /// What exists after a plan was carried out and everything in it runs.

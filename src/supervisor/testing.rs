@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use serde_json::Value;
 
 use crate::model::{
     Condition, Dependency, HealthTest, Healthcheck, ImageConfig, InstanceName, Module, ModuleKind, ProjectName,
-    PullPolicy, Resolved, Restart, Service, ServiceName,
+    Resolved, Restart, Service, ServiceName,
 };
 use crate::net::wiring::Place;
 use crate::plan::observed::{Existing, ExistingKind, RunState};
@@ -217,45 +216,5 @@ pub(super) fn running(name: &InstanceName) -> Existing {
 }
 
 fn service(name: &str) -> Service {
-    Service {
-        name: ServiceName::new(name),
-        origin: None,
-        image: None,
-        build: None,
-        pull_policy: PullPolicy::Missing,
-        platform: None,
-        runtime: None,
-        wasm: None,
-        container_name: None,
-        scale: 1,
-        command: None,
-        entrypoint: None,
-        environment: IndexMap::new(),
-        working_dir: None,
-        user: None,
-        hostname: None,
-        tty: false,
-        stdin_open: false,
-        ports: Vec::new(),
-        expose: Vec::new(),
-        mounts: Vec::new(),
-        configs: Vec::new(),
-        secrets: Vec::new(),
-        networks: IndexMap::new(),
-        network_mode: None,
-        depends_on: IndexMap::new(),
-        healthcheck: None,
-        restart: Restart::No,
-        stop_signal: None,
-        stop_grace: None,
-        labels: BTreeMap::new(),
-        extra_hosts: Vec::new(),
-        memory: None,
-        cpus: None,
-        pids: None,
-        logging: None,
-        attach: true,
-        profiles: Vec::new(),
-        document: Value::Null,
-    }
+    Service::named(name)
 }

@@ -7,55 +7,15 @@ use indexmap::IndexMap;
 use serde_json::json;
 
 use crate::model::{
-    Attachment, ImageConfig, InstanceName, Ipam, Module, ModuleKind, Network, NetworkKey, ProjectName, PullPolicy,
-    Resolved, Restart, Service, ServiceName, Volume, VolumeKey,
+    Attachment, ImageConfig, InstanceName, Ipam, Module, ModuleKind, Network, NetworkKey, ProjectName, Resolved,
+    Service, Volume, VolumeKey,
 };
 use crate::net::wiring::Place;
 use crate::plan::unit::{InstanceSpec, NetworkJoin, NetworkSpec, VolumeSpec};
 
 /// A service that says nothing.
 pub(in crate::engine::docker) fn service(name: &str) -> Service {
-    Service {
-        name: ServiceName::from(name),
-        origin: None,
-        image: None,
-        build: None,
-        pull_policy: PullPolicy::Missing,
-        platform: None,
-        runtime: None,
-        wasm: None,
-        container_name: None,
-        scale: 1,
-        command: None,
-        entrypoint: None,
-        environment: IndexMap::new(),
-        working_dir: None,
-        user: None,
-        hostname: None,
-        tty: false,
-        stdin_open: false,
-        ports: Vec::new(),
-        expose: Vec::new(),
-        mounts: Vec::new(),
-        configs: Vec::new(),
-        secrets: Vec::new(),
-        networks: IndexMap::new(),
-        network_mode: None,
-        depends_on: IndexMap::new(),
-        healthcheck: None,
-        restart: Restart::No,
-        stop_signal: None,
-        stop_grace: None,
-        labels: BTreeMap::new(),
-        extra_hosts: Vec::new(),
-        memory: None,
-        cpus: None,
-        pids: None,
-        logging: None,
-        attach: true,
-        profiles: Vec::new(),
-        document: json!({}),
-    }
+    Service { document: json!({}), ..Service::named(name) }
 }
 
 /// The first replica of a service, on the project's default network.

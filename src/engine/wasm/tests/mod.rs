@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{self, Receiver};
 use super::*;
 use crate::engine::{Attempt, Exit, Stream, Tagged, TaggedLine};
 use crate::image::store::Store;
-use crate::model::{NetworkKey, Restart, Service, ServiceName, WasmOptions};
+use crate::model::{NetworkKey, Service, ServiceName, WasmOptions};
 use crate::net::directory::Directory;
 use crate::plan::observed::RunState;
 use crate::plan::unit::NetworkJoin;
@@ -136,47 +136,7 @@ fn spec(name: &str, module: Module) -> InstanceSpec {
 }
 
 fn service(name: &str) -> Service {
-    Service {
-        name: name.into(),
-        origin: None,
-        image: None,
-        build: None,
-        pull_policy: Default::default(),
-        platform: None,
-        runtime: None,
-        wasm: Some(WasmOptions::default()),
-        container_name: None,
-        scale: 1,
-        command: None,
-        entrypoint: None,
-        environment: IndexMap::new(),
-        working_dir: None,
-        user: None,
-        hostname: None,
-        tty: false,
-        stdin_open: false,
-        ports: Vec::new(),
-        expose: Vec::new(),
-        mounts: Vec::new(),
-        configs: Vec::new(),
-        secrets: Vec::new(),
-        networks: IndexMap::new(),
-        network_mode: None,
-        depends_on: IndexMap::new(),
-        healthcheck: None,
-        restart: Restart::No,
-        stop_signal: None,
-        stop_grace: None,
-        labels: BTreeMap::new(),
-        extra_hosts: Vec::new(),
-        memory: None,
-        cpus: None,
-        pids: None,
-        logging: None,
-        attach: true,
-        profiles: Vec::new(),
-        document: Value::Null,
-    }
+    Service { wasm: Some(WasmOptions::default()), ..Service::named(name) }
 }
 
 /// Changes the service of a specification.
