@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::engine::text;
-use super::{Engine, Guest, Outcome, PATIENCE, Running, eventually, guests, holds, http, leaks, places};
+use super::{Engine, Guest, Outcome, PATIENCE, Running, eventually, guests, holds, http, leaks, now, places};
 
 /// A compose project in a temporary folder. When it goes it is taken down, and nothing of it may be left.
 #[derive(Debug)]
@@ -257,6 +258,18 @@ impl Project {
         leaks::left(self.engine.as_ref(), &self.name, self.root.path())
     }
 
+    /// What is still left after the moment that a supervisor needs to end when its last answer is out.
+    fn left_soon(&self) -> Vec<String> {
+        let start = now();
+        loop {
+            let left = self.left();
+            if left.is_empty() || start.elapsed() > Duration::from_secs(5) {
+                return left;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Waits until nothing is left.
     pub fn gone(&self) {
         eventually("nothing is left", || {
@@ -293,7 +306,7 @@ impl Drop for Project {
         if let Some(engine) = &self.engine {
             engine.remove_images(&self.name);
         }
-        let left = self.left();
+        let left = self.left_soon();
         for id in self.supervisors() {
             if let Some(id) = Pid::from_raw(id) {
                 let _ = kill_process(id, Signal::KILL);
