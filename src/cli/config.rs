@@ -11,6 +11,7 @@ use super::output;
 use super::settings::Settings;
 use crate::compose::print::{self, Dollars, Format, List};
 use crate::compose::{self, Disk, Options, Without};
+use crate::model::{Project, ServiceName};
 use crate::plan::digest;
 
 /// Runs `config`.
@@ -76,9 +77,9 @@ fn text(args: &Config, format: Format, options: &Options) -> Result<String, Fail
 }
 
 /// `SERVICE HASH` a line, sorted by name.
-fn hashes(project: &crate::model::Project, wanted: &str) -> Result<String, Failure> {
+fn hashes(project: &Project, wanted: &str) -> Result<String, Failure> {
     let mut names: Vec<&str> = match wanted {
-        "*" => project.services.keys().map(crate::model::ServiceName::as_str).collect(),
+        "*" => project.services.keys().map(ServiceName::as_str).collect(),
         list => list.split(',').map(str::trim).collect(),
     };
     names.sort_unstable();

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::compose::LoadError;
-use crate::engine::{EngineError, ErrorKind};
+use crate::engine::EngineError;
 use crate::model::ServiceName;
 
 /// Result of a command: the exit code of one that did what it could.
@@ -53,11 +53,6 @@ impl Failure {
             Self::Engine(error) => Some((error.to_string(), error.hint.iter().cloned().collect())),
             Self::Other(error, hints) => Some((chain(error), hints.clone())),
         }
-    }
-
-    /// Whether no engine answered.
-    pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Engine(error) if error.kind == ErrorKind::Unreachable)
     }
 }
 

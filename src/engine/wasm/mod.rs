@@ -126,12 +126,6 @@ impl Wasm {
         volume::exists(&self.folders.data, name)
     }
 
-    /// Waits until every run has ended and cleaned up. Nothing can be started afterwards.
-    pub async fn idle(&self) {
-        self.runs.close();
-        self.runs.wait().await;
-    }
-
     fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceName, Instance>> {
         self.instances.lock().expect("no panic while it is held")
     }
