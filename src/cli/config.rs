@@ -49,15 +49,15 @@ fn text(args: &Config, format: Format, options: &Options) -> Result<String, Fail
         return Ok(if args.variables {
             print::variables(&model.references, format)
         } else {
-            print::document(&model.document, format, Dollars::Keep)
+            print::document(model.document, format, Dollars::Keep)
         });
     }
-    let loaded = compose::load(options, &Disk).map_err(|error| Failure::Load(Box::new(error)))?;
+    let mut loaded = compose::load(options, &Disk).map_err(|error| Failure::Load(Box::new(error)))?;
     load::warn(&loaded.warnings, &loaded.sources);
     if args.environment {
         return Ok(lines(&print::environment(&loaded.environment)));
     }
-    let document = print::select(&loaded.project, &args.services)
+    let document = print::select(&mut loaded.project, &args.services)
         .map_err(|name| Failure::new(format!("no such service: `{name}`"), []))?;
     let lists = [
         (args.service_names, List::Services),
@@ -72,7 +72,7 @@ fn text(args: &Config, format: Format, options: &Options) -> Result<String, Fail
     }
     match &args.hash {
         Some(wanted) => hashes(&loaded.project, wanted),
-        None => Ok(print::document(&document, format, Dollars::Escape)),
+        None => Ok(print::document(document, format, Dollars::Escape)),
     }
 }
 

@@ -3,61 +3,66 @@
 //! The rules are one table of path patterns. A value that has neither form is left alone: [`super::decode`] says what is
 //! wrong with it. Elements that say the same thing twice are reduced here too, the later one counting, as in compose.
 
+use std::sync::LazyLock;
+
 use super::merge;
-use super::node::{Data, Key, Map, Node, Path};
+use super::node::{Data, Key, Map, Node};
+use super::rules::{Place, Rules};
 use super::values;
 use crate::diag::Diagnostic;
 
 type Rule = fn(&mut Node, &mut Canon<'_>);
 
 /// What is widened, and how.
-static RULES: &[(&str, Rule)] = &[
-    ("include", includes),
-    ("services.*.annotations", pairs),
-    ("services.*.build", build),
-    ("services.*.build.additional_contexts", assignments),
-    ("services.*.build.args", pairs),
-    ("services.*.build.extra_hosts", hosts),
-    ("services.*.build.labels", pairs),
-    ("services.*.build.secrets.[]", source),
-    ("services.*.build.ssh", pairs),
-    ("services.*.configs.[]", source),
-    ("services.*.depends_on", dependencies),
-    ("services.*.deploy.labels", pairs),
-    ("services.*.deploy.resources.reservations.devices.[].options", pairs),
-    ("services.*.develop.watch.[].exec.environment", pairs),
-    ("services.*.develop.watch.[].ignore", listed),
-    ("services.*.develop.watch.[].include", listed),
-    ("services.*.devices.[]", device),
-    ("services.*.dns", name_servers),
-    ("services.*.dns_search", listed),
-    ("services.*.env_file", env_files),
-    ("services.*.environment", environment),
-    ("services.*.extends", extends),
-    ("services.*.extra_hosts", hosts),
-    ("services.*.gpus", gpus),
-    ("services.*.gpus.[].options", pairs),
-    ("services.*.label_file", listed),
-    ("services.*.labels", pairs),
-    ("services.*.models", names),
-    ("services.*.networks", names),
-    ("services.*.ports", ports),
-    ("services.*.post_start.[].environment", pairs),
-    ("services.*.pre_stop.[].environment", pairs),
-    ("services.*.secrets.[]", source),
-    ("services.*.sysctls", pairs),
-    ("services.*.tmpfs", listed),
-    ("services.*.volumes.[]", mount),
-    ("services.*.volumes.[].volume.labels", pairs),
-    ("configs.*", external),
-    ("configs.*.labels", pairs),
-    ("networks.*", external),
-    ("networks.*.labels", pairs),
-    ("secrets.*", external),
-    ("secrets.*.labels", pairs),
-    ("volumes.*", external),
-    ("volumes.*.labels", pairs),
-];
+static RULES: LazyLock<Rules<Rule>> = LazyLock::new(|| {
+    Rules::new(&[
+        ("include", includes as Rule),
+        ("services.*.annotations", pairs),
+        ("services.*.build", build),
+        ("services.*.build.additional_contexts", assignments),
+        ("services.*.build.args", pairs),
+        ("services.*.build.extra_hosts", hosts),
+        ("services.*.build.labels", pairs),
+        ("services.*.build.secrets.[]", source),
+        ("services.*.build.ssh", pairs),
+        ("services.*.configs.[]", source),
+        ("services.*.depends_on", dependencies),
+        ("services.*.deploy.labels", pairs),
+        ("services.*.deploy.resources.reservations.devices.[].options", pairs),
+        ("services.*.develop.watch.[].exec.environment", pairs),
+        ("services.*.develop.watch.[].ignore", listed),
+        ("services.*.develop.watch.[].include", listed),
+        ("services.*.devices.[]", device),
+        ("services.*.dns", name_servers),
+        ("services.*.dns_search", listed),
+        ("services.*.env_file", env_files),
+        ("services.*.environment", environment),
+        ("services.*.extends", extends),
+        ("services.*.extra_hosts", hosts),
+        ("services.*.gpus", gpus),
+        ("services.*.gpus.[].options", pairs),
+        ("services.*.label_file", listed),
+        ("services.*.labels", pairs),
+        ("services.*.models", names),
+        ("services.*.networks", names),
+        ("services.*.ports", ports),
+        ("services.*.post_start.[].environment", pairs),
+        ("services.*.pre_stop.[].environment", pairs),
+        ("services.*.secrets.[]", source),
+        ("services.*.sysctls", pairs),
+        ("services.*.tmpfs", listed),
+        ("services.*.volumes.[]", mount),
+        ("services.*.volumes.[].volume.labels", pairs),
+        ("configs.*", external),
+        ("configs.*.labels", pairs),
+        ("networks.*", external),
+        ("networks.*.labels", pairs),
+        ("secrets.*", external),
+        ("secrets.*.labels", pairs),
+        ("volumes.*", external),
+        ("volumes.*.labels", pairs),
+    ])
+});
 
 /// What rules may report to.
 pub struct Canon<'d> {
@@ -69,23 +74,29 @@ pub struct Canon<'d> {
 
 /// Widens everything below `node`.
 pub fn canonical(node: &mut Node, canon: &mut Canon<'_>) {
-    walk(node, &Path::root(), canon);
+    widen(node, RULES.root(), canon);
+    merge::enforce_unicity_below(node);
 }
 
-fn walk(node: &mut Node, path: &Path, canon: &mut Canon<'_>) {
-    if let Some((_, rule)) = RULES.iter().find(|(pattern, _)| path.matches(pattern)) {
+fn widen(node: &mut Node, place: Place<'_, Rule>, canon: &mut Canon<'_>) {
+    if let Some(rule) = place.rule() {
         rule(node, canon);
     }
     match &mut node.data {
         Data::Map(map) => {
             for (key, node) in map {
-                walk(node, &path.key(key.text.clone()), canon);
+                if let Some(place) = place.key(&key.text) {
+                    widen(node, place, canon);
+                }
             }
         }
-        Data::List(list) => list.iter_mut().for_each(|node| walk(node, &path.element(), canon)),
+        Data::List(list) => {
+            if let Some(place) = place.element() {
+                list.iter_mut().for_each(|node| widen(node, place, canon));
+            }
+        }
         _ => {}
     }
-    merge::enforce_unicity(node, path);
 }
 
 /// `a` → `[a]`.
@@ -107,7 +118,7 @@ fn name_servers(node: &mut Node, canon: &mut Canon<'_>) {
 /// `[a=1, b]` → `{a: 1, b: null}`.
 fn pairs(node: &mut Node, _: &mut Canon<'_>) {
     let Data::List(list) = &node.data else { return };
-    let mut map = Map::new();
+    let mut map = Map::default();
     for item in list {
         let Some(text) = item.as_text() else { return };
         let (key, value) = match text.split_once('=') {
@@ -163,7 +174,7 @@ fn hosts(node: &mut Node, _: &mut Canon<'_>) {
 /// `[a, b]` → `{a: null, b: null}`.
 fn names(node: &mut Node, canon: &mut Canon<'_>) {
     let Data::List(list) = &node.data else { return };
-    let mut map = Map::new();
+    let mut map = Map::default();
     for item in list {
         let Some(name) = item.as_text() else { return };
         if let Some((earlier, _)) = map.get_key_value(name) {

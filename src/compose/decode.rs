@@ -445,8 +445,13 @@ impl Decoder<'_> {
         if node.is_null() {
             return Some(WasmOptions::default());
         }
-        let path = Path::root().key("services").key(name).key("x-wasm");
-        let value = Printer { diagnostics: self.diagnostics, scope: Scope::Whole }.record(node, &spec::WASM, &path)?;
+        let services = Path::ROOT.key("services");
+        let (service, extension) = (services.key(name), "x-wasm");
+        let value = Printer { diagnostics: self.diagnostics, scope: Scope::Whole }.record(
+            node,
+            &spec::WASM,
+            &service.key(extension),
+        )?;
         let http = value.get("http");
         let module =
             text(&value, "module").map(|module| files::join(self.directory, resolve::expand_home(module, self.home)));

@@ -3,9 +3,12 @@
 //! The document is what `config --format json` prints: long forms, durations as Go writes them, sizes in bytes, zero
 //! values left out, free keys sorted. The same walk over a single file, its result dropped, checks that file alone.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use serde_json::{Map as Object, Value};
 
-use super::node::{self, Data, Map, Node, Path};
+use super::node::{self, Data, Directive, Map, Node, Path};
 use super::spec::{Field, Keys, Kind, Presence, Record};
 use super::{values, words};
 use crate::diag::Diagnostic;
@@ -30,7 +33,7 @@ pub struct Printer<'d> {
 
 impl Printer<'_> {
     /// A mapping with known keys as JSON; nothing when it is something else.
-    pub fn record(&mut self, node: &Node, record: &'static Record, path: &Path) -> Option<Value> {
+    pub fn record(&mut self, node: &Node, record: &'static Record, path: &Path<'_>) -> Option<Value> {
         let Some(map) = node.as_map() else {
             self.wrong(node, path, "a mapping");
             return None;
@@ -38,17 +41,17 @@ impl Printer<'_> {
         self.unknown_keys(map, record, path);
         let mut object = Object::new();
         for field in record.fields {
-            let value = match map.get(field.name) {
+            let value = match map.get(field.name).filter(|node| node.directive != Directive::Reset) {
                 Some(node) => self.field(node, field, &path.key(field.name)),
                 None => self.absent(node, record, field, path),
             };
             if let Some(value) = value
                 && !field.printed.is_empty()
             {
-                object.insert(field.printed.to_owned(), value);
+                self.put(&mut object, field.printed, value);
             }
         }
-        if record.extensions {
+        if record.extensions && self.scope == Scope::Whole {
             for (key, node) in map.iter().filter(|(key, _)| key.text.starts_with("x-")) {
                 object.insert(key.text.to_string(), node.raw());
             }
@@ -56,10 +59,24 @@ impl Printer<'_> {
         Some(Value::Object(object))
     }
 
-    fn absent(&mut self, node: &Node, record: &Record, field: &Field, path: &Path) -> Option<Value> {
+    /// Of a part nothing is printed, so nothing is kept.
+    fn put(&self, object: &mut Object<String, Value>, key: &str, value: Value) {
+        if self.scope == Scope::Whole {
+            object.insert(key.to_owned(), value);
+        }
+    }
+
+    fn text(&self, text: &str) -> Value {
+        match self.scope {
+            Scope::Part => Value::Null,
+            Scope::Whole => Value::String(text.to_owned()),
+        }
+    }
+
+    fn absent(&mut self, node: &Node, record: &Record, field: &Field, path: &Path<'_>) -> Option<Value> {
         match (field.presence, &field.kind) {
             (Presence::Required, _) if self.scope == Scope::Whole => {
-                let place = if path.to_string().is_empty() { String::new() } else { format!(" in `{path}`") };
+                let place = if path.is_root() { String::new() } else { format!(" in `{path}`") };
                 self.diagnostics.push(
                     Diagnostic::error(node.span, format!("`{}` is missing{place}", field.name))
                         .label(format!("{} needs `{}`", record.name, field.name)),
@@ -80,8 +97,11 @@ impl Printer<'_> {
         }
     }
 
-    fn field(&mut self, node: &Node, field: &'static Field, path: &Path) -> Option<Value> {
+    fn field(&mut self, node: &Node, field: &'static Field, path: &Path<'_>) -> Option<Value> {
         let value = self.value(node, &field.kind, path)?;
+        if self.scope == Scope::Part {
+            return None;
+        }
         let zero = match (&value, &field.kind) {
             _ if field.presence == Presence::Printed => false,
             (_, Kind::Flag | Kind::Count(..) | Kind::Duration | Kind::Record(_) | Kind::Argv) => false,
@@ -97,18 +117,19 @@ impl Printer<'_> {
         (!zero).then_some(value)
     }
 
-    fn unknown_keys(&mut self, map: &Map, record: &Record, path: &Path) {
-        for key in map.keys() {
+    fn unknown_keys(&mut self, map: &Map, record: &Record, path: &Path<'_>) {
+        for (key, node) in map {
             let extension = key.text.starts_with("x-") && record.extensions;
-            if extension || record.fields.iter().any(|field| field.name == &*key.text) {
+            if extension
+                || node.directive == Directive::Reset
+                || record.fields.iter().any(|field| field.name == &*key.text)
+            {
                 continue;
             }
             let message = match path.service() {
-                Some(service) if path.matches("services.*") => {
-                    format!("unknown key `{}` in service `{service}`", key.text)
-                }
-                _ if path == &Path::root() => format!("unknown key `{}` at the top level", key.text),
-                _ => format!("unknown key `{}` in `{path}`", key.text),
+                Some(service) => format!("unknown key `{}` in service `{service}`", key.text),
+                None if path.is_root() => format!("unknown key `{}` at the top level", key.text),
+                None => format!("unknown key `{}` in `{path}`", key.text),
             };
             let mut diagnostic = Diagnostic::error(key.span, message).label("not a key of the compose specification");
             if record.name.starts_with("x-wasm") {
@@ -122,20 +143,20 @@ impl Printer<'_> {
     }
 
     /// A value of a kind as JSON; nothing when it is of another kind, which is reported.
-    pub fn value(&mut self, node: &Node, kind: &'static Kind, path: &Path) -> Option<Value> {
+    pub fn value(&mut self, node: &Node, kind: &'static Kind, path: &Path<'_>) -> Option<Value> {
         if self.scope == Scope::Part && node.is_null() {
             return None;
         }
         match kind {
-            Kind::Any => Some(node.raw()),
+            Kind::Any => Some(if self.scope == Scope::Whole { node.raw() } else { Value::Null }),
             Kind::Text => match &node.data {
-                Data::Text(text) => Some(Value::String(text.clone())),
+                Data::Text(text) => Some(self.text(text)),
                 _ => self.wrong(node, path, "a string"),
             },
             Kind::ContainerName => self.container_name(node, path),
             Kind::TextOrNull => match &node.data {
                 Data::Null => Some(Value::Null),
-                Data::Text(text) => Some(Value::String(text.clone())),
+                Data::Text(text) => Some(self.text(text)),
                 _ => self.wrong(node, path, "a string"),
             },
             Kind::Choice(choices) => self.choice(node, choices, path),
@@ -143,13 +164,15 @@ impl Printer<'_> {
                 (Data::Null, Kind::Variable) => Some(Value::Null),
                 (Data::Null, Kind::Label) => Some(Value::String(String::new())),
                 (Data::Date(_), _) => self.wrong(node, path, "a string, a number or a boolean"),
+                (Data::Text(text), _) => Some(self.text(text)),
                 _ => match node.scalar() {
                     Some(text) => Some(Value::String(text)),
                     None => self.wrong(node, path, "a string, a number or a boolean"),
                 },
             },
             Kind::Number => match &node.data {
-                Data::Text(_) | Data::Int(_) | Data::Float(_) => node.scalar().map(Value::String),
+                Data::Text(text) => Some(self.text(text)),
+                Data::Int(_) | Data::Float(_) => node.scalar().map(Value::String),
                 _ => self.wrong(node, path, "a string or a number"),
             },
             Kind::Bool | Kind::Flag => self.boolean(node, path),
@@ -201,7 +224,7 @@ impl Printer<'_> {
         }
     }
 
-    fn wrong(&mut self, node: &Node, path: &Path, wanted: &str) -> Option<Value> {
+    fn wrong(&mut self, node: &Node, path: &Path<'_>, wanted: &str) -> Option<Value> {
         let mut diagnostic =
             node.error(format!("`{path}` must be {wanted}")).label(format!("this is {}", node.describe()));
         if wanted == "a string" && node.scalar().is_some() {
@@ -211,13 +234,13 @@ impl Printer<'_> {
         None
     }
 
-    fn invalid(&mut self, node: &Node, path: &Path, what: String) -> Option<Value> {
+    fn invalid(&mut self, node: &Node, path: &Path<'_>, what: String) -> Option<Value> {
         self.diagnostics.push(node.error(format!("`{path}`: {what}")));
         None
     }
 
     /// As in compose, a legal beginning anywhere is enough; the engine is stricter.
-    fn container_name(&mut self, node: &Node, path: &Path) -> Option<Value> {
+    fn container_name(&mut self, node: &Node, path: &Path<'_>) -> Option<Value> {
         let Some(text) = node.as_text() else { return self.wrong(node, path, "a string") };
         let legal = text.as_bytes().windows(2).any(|pair| {
             pair[0].is_ascii_alphanumeric() && (pair[1].is_ascii_alphanumeric() || b"_.-".contains(&pair[1]))
@@ -230,10 +253,10 @@ impl Printer<'_> {
         Some(Value::String(text.to_owned()))
     }
 
-    fn choice(&mut self, node: &Node, choices: &[&str], path: &Path) -> Option<Value> {
+    fn choice(&mut self, node: &Node, choices: &[&str], path: &Path<'_>) -> Option<Value> {
         let Some(text) = node.as_text() else { return self.wrong(node, path, "a string") };
         if choices.contains(&text) {
-            return Some(Value::String(text.to_owned()));
+            return Some(self.text(text));
         }
         let all = choices.iter().map(|choice| format!("`{choice}`")).collect::<Vec<_>>().join(", ");
         let mut diagnostic = node.error(format!("`{text}` is not a value of `{path}`")).hint(format!("one of {all}"));
@@ -244,7 +267,7 @@ impl Printer<'_> {
         None
     }
 
-    fn boolean(&mut self, node: &Node, path: &Path) -> Option<Value> {
+    fn boolean(&mut self, node: &Node, path: &Path<'_>) -> Option<Value> {
         match &node.data {
             Data::Bool(value) => Some(Value::Bool(*value)),
             Data::Text(text) => match values::boolean(text) {
@@ -263,7 +286,7 @@ impl Printer<'_> {
         }
     }
 
-    fn integer(&mut self, node: &Node, low: i64, high: i64, path: &Path) -> Option<Value> {
+    fn integer(&mut self, node: &Node, low: i64, high: i64, path: &Path<'_>) -> Option<Value> {
         #[expect(clippy::cast_possible_truncation, reason = "well inside the range; compose cuts fractions off too")]
         let value = match &node.data {
             Data::Int(value) => Some(*value),
@@ -288,7 +311,7 @@ impl Printer<'_> {
         }
     }
 
-    fn float(&mut self, node: &Node, path: &Path) -> Option<Value> {
+    fn float(&mut self, node: &Node, path: &Path<'_>) -> Option<Value> {
         let text = match &node.data {
             Data::Int(_) | Data::Float(_) => node.scalar(),
             Data::Text(text) => Some(text.clone()),
@@ -300,7 +323,7 @@ impl Printer<'_> {
         }
     }
 
-    fn bytes(&mut self, node: &Node, text_only: bool, path: &Path) -> Option<Value> {
+    fn bytes(&mut self, node: &Node, text_only: bool, path: &Path<'_>) -> Option<Value> {
         let size = match &node.data {
             Data::Int(_) if text_only => return self.wrong(node, path, "a string"),
             Data::Int(value) => *value,
@@ -311,14 +334,10 @@ impl Printer<'_> {
             },
             _ => return self.wrong(node, path, "a size such as `64m`"),
         };
-        Some(Value::String(if size == 0 && path.to_string().rsplit('.').next() != Some("rate") {
-            String::new()
-        } else {
-            size.to_string()
-        }))
+        Some(Value::String(if size == 0 && path.last() != "rate" { String::new() } else { size.to_string() }))
     }
 
-    fn duration(&mut self, node: &Node, omit_zero: bool, path: &Path) -> Option<Value> {
+    fn duration(&mut self, node: &Node, omit_zero: bool, path: &Path<'_>) -> Option<Value> {
         let Some(text) = node.as_text() else { return self.wrong(node, path, "a duration such as `30s`") };
         match values::duration(text) {
             Ok(0) if omit_zero => Some(Value::String(String::new())),
@@ -336,7 +355,7 @@ impl Printer<'_> {
         }
     }
 
-    fn argv(&mut self, node: &Node, path: &Path) -> Option<Value> {
+    fn argv(&mut self, node: &Node, path: &Path<'_>) -> Option<Value> {
         match &node.data {
             Data::Null => Some(Value::Null),
             Data::Text(text) => match words::split(text) {
@@ -348,7 +367,7 @@ impl Printer<'_> {
         }
     }
 
-    fn hosts(&mut self, node: &Node, path: &Path) -> Option<Value> {
+    fn hosts(&mut self, node: &Node, path: &Path<'_>) -> Option<Value> {
         let Some(list) = node.as_list() else {
             return self.wrong(node, path, "a mapping of names to addresses, or a list of `name=address`");
         };
@@ -377,7 +396,7 @@ impl Printer<'_> {
         Some(Value::from(hosts))
     }
 
-    fn mode(&mut self, node: &Node, path: &Path) -> Option<Value> {
+    fn mode(&mut self, node: &Node, path: &Path<'_>) -> Option<Value> {
         let mode = match &node.data {
             Data::Int(value) => Some(*value),
             Data::Text(text) => i128::from_str_radix(text, 8).ok(),
@@ -389,7 +408,7 @@ impl Printer<'_> {
         }
     }
 
-    fn ulimit(&mut self, node: &Node, path: &Path) -> Option<Value> {
+    fn ulimit(&mut self, node: &Node, path: &Path<'_>) -> Option<Value> {
         let Some(map) = node.as_map() else { return self.integer(node, i64::MIN, i64::MAX, path) };
         let mut object = Object::new();
         for key in map.keys().filter(|key| !matches!(&*key.text, "soft" | "hard") && !key.text.starts_with("x-")) {
@@ -412,7 +431,7 @@ impl Printer<'_> {
         Some(Value::Object(object))
     }
 
-    fn ssh(&mut self, node: &Node, path: &Path) -> Option<Value> {
+    fn ssh(&mut self, node: &Node, path: &Path<'_>) -> Option<Value> {
         let Some(map) = node.as_map() else { return self.wrong(node, path, "a list of `id=path`, or `default`") };
         let mut entries = Vec::new();
         for (key, value) in map {
@@ -432,7 +451,7 @@ impl Printer<'_> {
     }
 
     /// Compose prints a required file as its path alone.
-    fn env_file(&mut self, node: &Node, path: &Path) -> Option<Value> {
+    fn env_file(&mut self, node: &Node, path: &Path<'_>) -> Option<Value> {
         static ENV_FILE: Record = Record {
             name: "an env_file",
             fields: &[
@@ -449,26 +468,39 @@ impl Printer<'_> {
         Some(value)
     }
 
-    fn list(&mut self, node: &Node, inner: &'static Kind, path: &Path) -> Option<Value> {
+    fn list(&mut self, node: &Node, inner: &'static Kind, path: &Path<'_>) -> Option<Value> {
+        let scope = self.scope;
         let Some(list) = node.as_list() else { return self.wrong(node, path, "a list") };
         let element = path.element();
-        Some(list.iter().filter_map(|node| self.value(node, inner, &element)).collect())
+        let values = list.iter().filter_map(|node| self.value(node, inner, &element));
+        Some(Value::Array(match scope {
+            Scope::Whole => values.collect(),
+            Scope::Part => {
+                values.for_each(drop);
+                Vec::new()
+            }
+        }))
     }
 
-    fn duplicates(&mut self, node: &Node, path: &Path) {
-        let list = node.as_list().unwrap_or_default();
-        for (at, node) in list.iter().enumerate() {
-            if let Some(earlier) = list[..at].iter().find(|earlier| *earlier == node) {
-                self.diagnostics.push(
-                    node.error(format!("`{path}` lists {} twice", node.describe())).related(earlier.span, "first here"),
-                );
+    fn duplicates(&mut self, node: &Node, path: &Path<'_>) {
+        let mut seen = HashMap::new();
+        for node in node.as_list().unwrap_or_default() {
+            match seen.entry((std::mem::discriminant(&node.data), node.scalar())) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(node);
+                }
+                Entry::Occupied(earlier) if *earlier.get() == node => self.diagnostics.push(
+                    node.error(format!("`{path}` lists {} twice", node.describe()))
+                        .related(earlier.get().span, "first here"),
+                ),
+                Entry::Occupied(_) => {}
             }
         }
     }
 
-    fn map(&mut self, node: &Node, names: Keys, inner: &'static Kind, path: &Path) -> Option<Value> {
+    fn map(&mut self, node: &Node, names: Keys, inner: &'static Kind, path: &Path<'_>) -> Option<Value> {
         let Some(map) = node.as_map() else { return self.wrong(node, path, "a mapping") };
-        let mut entries: Vec<_> = map.iter().collect();
+        let mut entries: Vec<_> = map.iter().filter(|(_, node)| node.directive != Directive::Reset).collect();
         entries.sort_by(|a, b| a.0.text.cmp(&b.0.text));
         let mut object = Object::new();
         for (key, node) in entries {
@@ -492,8 +524,8 @@ impl Printer<'_> {
                 );
                 continue;
             }
-            if let Some(value) = self.value(node, inner, &path.key(key.text.clone())) {
-                object.insert(key.text.to_string(), value);
+            if let Some(value) = self.value(node, inner, &path.key(&key.text)) {
+                self.put(&mut object, &key.text, value);
             }
         }
         Some(Value::Object(object))

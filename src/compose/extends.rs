@@ -7,7 +7,7 @@ use std::path::{Path as FilePath, PathBuf};
 
 use super::files;
 use super::merge::{self, Directives};
-use super::node::{Map, Node, Path};
+use super::node::{Map, Node};
 use super::{Check, Loader, resolve, values};
 use crate::diag::Diagnostic;
 
@@ -20,24 +20,26 @@ struct Step {
 
 /// Replaces every `extends` in the services of a document by what it stands for.
 pub(super) fn apply(loader: &mut Loader<'_>, document: &mut Node, file: &FilePath, directory: &FilePath) {
-    let Some(services) = document.get("services").and_then(Node::as_map).cloned() else { return };
-    let mut resolved = services.clone();
-    for (name, service) in &services {
-        if service.get("extends").is_none() {
-            continue;
+    let Some(services) = document.get("services").and_then(Node::as_map) else { return };
+    let extending = services.iter().filter(|(_, service)| service.get("extends").is_some());
+    let merged: Vec<_> = extending
+        .map(|(key, _)| {
+            let merged = service_of(loader, services, &key.text, file, directory, &mut Vec::new());
+            (key.clone(), merged)
+        })
+        .collect();
+    let Some(services) = document.get_mut("services").and_then(Node::as_map_mut) else { return };
+    for (key, merged) in merged {
+        match merged {
+            Some(merged) => {
+                services.insert(key, merged);
+            }
+            None => {
+                if let Some(service) = services.get_mut(&*key.text).and_then(Node::as_map_mut) {
+                    service.shift_remove("extends");
+                }
+            }
         }
-        let mut trail = Vec::new();
-        if let Some(merged) = service_of(loader, &services, &name.text, file, directory, &mut trail) {
-            resolved.insert(name.clone(), merged);
-        } else if let Some(map) = resolved.get_mut(&*name.text).and_then(Node::as_map_mut) {
-            map.shift_remove("extends");
-        }
-    }
-    if let Some(map) = document.as_map_mut()
-        && let Some(node) = map.get_mut("services")
-        && let Some(entries) = node.as_map_mut()
-    {
-        *entries = resolved;
     }
 }
 
@@ -91,9 +93,8 @@ fn service_of(
     if let Some(map) = over.as_map_mut() {
         map.shift_remove("extends");
     }
-    let path = Path::root().key("services").key(name);
     let span = over.span;
-    merge::merge(&mut base, over, &path, Directives::Keep, &mut loader.diagnostics);
+    merge::service(&mut base, over, name, &mut loader.diagnostics);
     base.span = span;
     Some(base)
 }
@@ -129,7 +130,7 @@ fn other_services(
     for document in loader.documents(id, Check::Later)? {
         match &mut whole {
             None => whole = Some(document),
-            Some(whole) => merge::merge(whole, document, &Path::root(), Directives::Keep, &mut loader.diagnostics),
+            Some(whole) => merge::documents(whole, document, Directives::Keep, &mut loader.diagnostics),
         }
     }
     let mut whole = whole?;

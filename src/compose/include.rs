@@ -34,9 +34,13 @@ pub(super) fn apply(
         }
     };
     for entry in entries {
-        let path = Path::root().key("include").element();
+        let include = Path::ROOT.key("include");
         let before = loader.diagnostics.len();
-        Printer { diagnostics: &mut loader.diagnostics, scope: Scope::Whole }.record(&entry, &spec::INCLUDE, &path);
+        Printer { diagnostics: &mut loader.diagnostics, scope: Scope::Whole }.record(
+            &entry,
+            &spec::INCLUDE,
+            &include.element(),
+        );
         for diagnostic in &mut loader.diagnostics[before..] {
             if diagnostic.message.starts_with("unknown key") {
                 diagnostic.severity = Severity::Warning;

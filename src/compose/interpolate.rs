@@ -50,7 +50,7 @@ pub fn interpolate(node: &mut Node, environment: &Environment, diagnostics: &mut
                         diagnostics.push(unset(node.span, &name));
                     }
                     *text = replaced;
-                    node.variables = seen.used.into();
+                    node.variables = Some(seen.used.into());
                 }
                 Err(fault) => diagnostics.push(fault.diagnostic(node.span, text)),
             }

@@ -4,8 +4,10 @@
 //! otherwise. `!reset` drops what was there, `!override` replaces it. Both sides are in long form.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use super::node::{Data, Directive, Map, Node, Path};
+use super::rules::{Place, Rules};
 use crate::diag::Diagnostic;
 
 /// How two values under one key become one.
@@ -24,26 +26,28 @@ enum Rule {
 }
 
 /// What does not merge by the kinds of its values.
-static RULES: &[(&str, Rule)] = &[
-    ("networks.*.ipam.config", Rule::BySubnet),
-    ("networks.*.labels", Rule::Pairs),
-    ("volumes.*.labels", Rule::Pairs),
-    ("services.*.annotations", Rule::Pairs),
-    ("services.*.build.args", Rule::Pairs),
-    ("services.*.build.additional_contexts", Rule::Pairs),
-    ("services.*.build.extra_hosts", Rule::AppendNew),
-    ("services.*.build.labels", Rule::Pairs),
-    ("services.*.command", Rule::Replace),
-    ("services.*.deploy.labels", Rule::Pairs),
-    ("services.*.entrypoint", Rule::Replace),
-    ("services.*.environment", Rule::Pairs),
-    ("services.*.extra_hosts", Rule::AppendNew),
-    ("services.*.healthcheck.test", Rule::Replace),
-    ("services.*.labels", Rule::Pairs),
-    ("services.*.logging", Rule::SameDriver),
-    ("services.*.sysctls", Rule::Pairs),
-    ("services.*.ulimits.*", Rule::Replace),
-];
+static RULES: LazyLock<Rules<Rule>> = LazyLock::new(|| {
+    Rules::new(&[
+        ("networks.*.ipam.config", Rule::BySubnet),
+        ("networks.*.labels", Rule::Pairs),
+        ("volumes.*.labels", Rule::Pairs),
+        ("services.*.annotations", Rule::Pairs),
+        ("services.*.build.args", Rule::Pairs),
+        ("services.*.build.additional_contexts", Rule::Pairs),
+        ("services.*.build.extra_hosts", Rule::AppendNew),
+        ("services.*.build.labels", Rule::Pairs),
+        ("services.*.command", Rule::Replace),
+        ("services.*.deploy.labels", Rule::Pairs),
+        ("services.*.entrypoint", Rule::Replace),
+        ("services.*.environment", Rule::Pairs),
+        ("services.*.extra_hosts", Rule::AppendNew),
+        ("services.*.healthcheck.test", Rule::Replace),
+        ("services.*.labels", Rule::Pairs),
+        ("services.*.logging", Rule::SameDriver),
+        ("services.*.sysctls", Rule::Pairs),
+        ("services.*.ulimits.*", Rule::Replace),
+    ])
+});
 
 /// What makes two elements of a list the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,26 +65,28 @@ enum Identity {
 }
 
 /// The lists in which an element replaces an earlier one that is the same.
-static UNIQUE: &[(&str, Identity)] = &[
-    ("services.*.build.tags", Identity::Value),
-    ("services.*.cap_add", Identity::Value),
-    ("services.*.cap_drop", Identity::Value),
-    ("services.*.configs", Identity::Grant("")),
-    ("services.*.devices", Identity::Target),
-    ("services.*.dns", Identity::Value),
-    ("services.*.dns_opt", Identity::Value),
-    ("services.*.dns_search", Identity::Value),
-    ("services.*.env_file", Identity::FilePath),
-    ("services.*.expose", Identity::Value),
-    ("services.*.links", Identity::Value),
-    ("services.*.networks.*.aliases", Identity::Value),
-    ("services.*.networks.*.link_local_ips", Identity::Value),
-    ("services.*.ports", Identity::Port),
-    ("services.*.profiles", Identity::Value),
-    ("services.*.secrets", Identity::Grant("/run/secrets")),
-    ("services.*.tmpfs", Identity::Value),
-    ("services.*.volumes", Identity::Target),
-];
+static UNIQUE: LazyLock<Rules<Identity>> = LazyLock::new(|| {
+    Rules::new(&[
+        ("services.*.build.tags", Identity::Value),
+        ("services.*.cap_add", Identity::Value),
+        ("services.*.cap_drop", Identity::Value),
+        ("services.*.configs", Identity::Grant("")),
+        ("services.*.devices", Identity::Target),
+        ("services.*.dns", Identity::Value),
+        ("services.*.dns_opt", Identity::Value),
+        ("services.*.dns_search", Identity::Value),
+        ("services.*.env_file", Identity::FilePath),
+        ("services.*.expose", Identity::Value),
+        ("services.*.links", Identity::Value),
+        ("services.*.networks.*.aliases", Identity::Value),
+        ("services.*.networks.*.link_local_ips", Identity::Value),
+        ("services.*.ports", Identity::Port),
+        ("services.*.profiles", Identity::Value),
+        ("services.*.secrets", Identity::Grant("/run/secrets")),
+        ("services.*.tmpfs", Identity::Value),
+        ("services.*.volumes", Identity::Target),
+    ])
+});
 
 /// Whether `!reset` and `!override` have done their work, or are needed for another merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,64 +97,126 @@ pub enum Directives {
     Keep,
 }
 
-/// Merges `over` into `base`.
-pub fn merge(base: &mut Node, over: Node, path: &Path, directives: Directives, diagnostics: &mut Vec<Diagnostic>) {
-    let rule = RULES.iter().find(|(pattern, _)| path.matches(pattern)).map(|(_, rule)| *rule);
-    match rule {
-        Some(Rule::Replace) => *base = over,
-        Some(Rule::Pairs) => pairs(base, over),
-        Some(Rule::AppendNew) => append_new(base, over),
-        Some(Rule::BySubnet) => by_subnet(base, over, path, directives, diagnostics),
-        Some(Rule::SameDriver) => {
-            let driver = |node: &Node| node.get("driver").cloned();
-            match (driver(base), driver(&over)) {
-                (Some(a), Some(b)) if a != b => *base = over,
-                _ => by_kind(base, over, path, directives, diagnostics),
-            }
-        }
-        None => by_kind(base, over, path, directives, diagnostics),
-    }
-    enforce_unicity(base, path);
+/// Merges a document into the ones before it.
+pub fn documents(base: &mut Node, over: Node, directives: Directives, diagnostics: &mut Vec<Diagnostic>) {
+    let mut merge = Merge { directives, diagnostics };
+    merge.at(base, over, &Path::ROOT, At::root());
 }
 
-fn by_kind(base: &mut Node, over: Node, path: &Path, directives: Directives, diagnostics: &mut Vec<Diagnostic>) {
-    if over.is_null() {
-        return;
+/// Merges an extending service into its base.
+pub fn service(base: &mut Node, over: Node, name: &str, diagnostics: &mut Vec<Diagnostic>) {
+    let services = Path::ROOT.key("services");
+    let at = At::root().key("services").key(name);
+    Merge { directives: Directives::Keep, diagnostics }.at(base, over, &services.key(name), at);
+}
+
+/// Where a merge is in the tables; below what they are about, nowhere.
+#[derive(Clone, Copy)]
+struct At {
+    rules: Option<Place<'static, Rule>>,
+    unique: Option<Place<'static, Identity>>,
+}
+
+impl At {
+    fn root() -> Self {
+        Self { rules: Some(RULES.root()), unique: Some(UNIQUE.root()) }
     }
-    let (over_span, over_what) = (over.span, over.describe());
-    match (&mut base.data, over.data) {
-        (Data::Map(map), Data::Map(entries)) => {
-            for (key, node) in entries {
-                let next = path.key(key.text.clone());
-                match node.directive {
-                    Directive::Reset | Directive::Override if directives == Directives::Keep => {
-                        map.insert(key, node);
-                    }
-                    Directive::Reset => {
-                        map.shift_remove(&*key.text);
-                    }
-                    Directive::Override => {
-                        map.insert(key, node);
-                    }
-                    Directive::Merge => match map.get_mut(&*key.text) {
-                        Some(existing) => merge(existing, node, &next, directives, diagnostics),
-                        None => {
+
+    fn key(self, key: &str) -> Self {
+        Self {
+            rules: self.rules.and_then(|place| place.key(key)),
+            unique: self.unique.and_then(|place| place.key(key)),
+        }
+    }
+}
+
+struct Merge<'d> {
+    directives: Directives,
+    diagnostics: &'d mut Vec<Diagnostic>,
+}
+
+impl Merge<'_> {
+    fn at(&mut self, base: &mut Node, over: Node, path: &Path<'_>, at: At) {
+        match at.rules.and_then(Place::rule) {
+            Some(Rule::Replace) => *base = over,
+            Some(Rule::Pairs) => pairs(base, over),
+            Some(Rule::AppendNew) => append_new(base, over),
+            Some(Rule::BySubnet) => self.by_subnet(base, over, path),
+            Some(Rule::SameDriver) => {
+                let driver = |node: &Node| node.get("driver").cloned();
+                match (driver(base), driver(&over)) {
+                    (Some(a), Some(b)) if a != b => *base = over,
+                    _ => self.by_kind(base, over, path, at),
+                }
+            }
+            None => self.by_kind(base, over, path, at),
+        }
+        if let Some(identity) = at.unique.and_then(Place::rule) {
+            enforce_unicity(base, identity);
+        }
+    }
+
+    fn by_kind(&mut self, base: &mut Node, over: Node, path: &Path<'_>, at: At) {
+        if over.is_null() {
+            return;
+        }
+        let (over_span, over_what) = (over.span, over.describe());
+        match (&mut base.data, over.data) {
+            (Data::Map(map), Data::Map(entries)) => {
+                for (key, node) in entries {
+                    match node.directive {
+                        Directive::Reset | Directive::Override if self.directives == Directives::Keep => {
                             map.insert(key, node);
                         }
-                    },
+                        Directive::Reset => {
+                            map.shift_remove(&*key.text);
+                        }
+                        Directive::Override => {
+                            map.insert(key, node);
+                        }
+                        Directive::Merge => match map.get_mut(&*key.text) {
+                            Some(existing) => self.at(existing, node, &path.key(&key.text), at.key(&key.text)),
+                            None => {
+                                map.insert(key, node);
+                            }
+                        },
+                    }
+                }
+            }
+            (Data::List(list), Data::List(elements)) => list.extend(elements),
+            (Data::Map(_) | Data::List(_), _) => {
+                let kind = if base.as_map().is_some() { "a mapping" } else { "a list" };
+                self.diagnostics.push(
+                    Diagnostic::error(over_span, format!("`{path}` is {kind}, {over_what} cannot be merged into it"))
+                        .related(base.span, "merged into this")
+                        .hint("tag it `!override` to replace what was there"),
+                );
+            }
+            (_, data) => *base = Node { data, span: over_span, directive: over.directive, variables: over.variables },
+        }
+    }
+
+    fn by_subnet(&mut self, base: &mut Node, over: Node, path: &Path<'_>) {
+        let (Data::List(pools), Data::List(overrides)) = (&mut base.data, over.data) else { return };
+        let mut merged: Vec<Node> = Vec::new();
+        let subnet = |node: &Node| node.get("subnet").cloned();
+        let nowhere = At { rules: None, unique: None };
+        for pool in std::mem::take(pools) {
+            for over in &overrides {
+                let known = merged.iter().position(|known| subnet(known) == subnet(over));
+                if subnet(over) != subnet(&pool) && known.is_none() {
+                    merged.push(over.clone());
+                    continue;
+                }
+                let mut pool = pool.clone();
+                self.by_kind(&mut pool, over.clone(), &path.element(), nowhere);
+                match merged.iter().position(|known| subnet(known) == subnet(&pool)) {
+                    Some(at) => merged[at] = pool,
+                    None => merged.push(pool),
                 }
             }
         }
-        (Data::List(list), Data::List(elements)) => list.extend(elements),
-        (Data::Map(_) | Data::List(_), _) => {
-            let kind = if base.as_map().is_some() { "a mapping" } else { "a list" };
-            diagnostics.push(
-                Diagnostic::error(over_span, format!("`{path}` is {kind}, {over_what} cannot be merged into it"))
-                    .related(base.span, "merged into this")
-                    .hint("tag it `!override` to replace what was there"),
-            );
-        }
-        (_, data) => *base = Node { data, span: over_span, directive: over.directive, variables: over.variables },
+        *pools = merged;
     }
 }
 
@@ -178,28 +246,6 @@ fn append_new(base: &mut Node, over: Node) {
     }
 }
 
-fn by_subnet(base: &mut Node, over: Node, path: &Path, directives: Directives, diagnostics: &mut Vec<Diagnostic>) {
-    let (Data::List(pools), Data::List(overrides)) = (&mut base.data, over.data) else { return };
-    let mut merged: Vec<Node> = Vec::new();
-    let subnet = |node: &Node| node.get("subnet").cloned();
-    for pool in std::mem::take(pools) {
-        for over in &overrides {
-            let known = merged.iter().position(|known| subnet(known) == subnet(over));
-            if subnet(over) != subnet(&pool) && known.is_none() {
-                merged.push(over.clone());
-                continue;
-            }
-            let mut pool = pool.clone();
-            by_kind(&mut pool, over.clone(), &path.element(), directives, diagnostics);
-            match merged.iter().position(|known| subnet(known) == subnet(&pool)) {
-                Some(at) => merged[at] = pool,
-                None => merged.push(pool),
-            }
-        }
-    }
-    *pools = merged;
-}
-
 /// Removes what `!reset` marks and forgets `!override`: what is left is what the file says.
 pub fn settle(node: &mut Node) {
     node.directive = Directive::Merge;
@@ -214,9 +260,22 @@ pub fn settle(node: &mut Node) {
 }
 
 /// In the lists of the table, lets a later element take the place of an earlier one that is the same.
-pub fn enforce_unicity(node: &mut Node, path: &Path) {
+pub fn enforce_unicity_below(root: &mut Node) {
+    fn walk(node: &mut Node, place: Place<'_, Identity>) {
+        if let Some(identity) = place.rule() {
+            enforce_unicity(node, identity);
+        }
+        for (key, node) in node.as_map_mut().into_iter().flatten() {
+            if let Some(place) = place.key(&key.text) {
+                walk(node, place);
+            }
+        }
+    }
+    walk(root, UNIQUE.root());
+}
+
+fn enforce_unicity(node: &mut Node, identity: Identity) {
     let Data::List(list) = &mut node.data else { return };
-    let Some((_, identity)) = UNIQUE.iter().find(|(pattern, _)| path.matches(pattern)) else { return };
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut unique: Vec<Node> = Vec::with_capacity(list.len());
     for element in std::mem::take(list) {

@@ -18,6 +18,7 @@ mod merge;
 mod node;
 pub mod print;
 mod resolve;
+mod rules;
 mod spec;
 mod values;
 mod words;
@@ -26,7 +27,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path as FilePath, PathBuf};
 
 use indexmap::IndexMap;
@@ -40,7 +41,7 @@ use crate::model::Project;
 use document::{Printer, Scope};
 use locate::{Chosen, Located};
 use merge::Directives;
-use node::{Data, Node, Path};
+use node::{Node, Path};
 
 /// Everything the loader depends on.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -170,7 +171,7 @@ fn run(loader: &mut Loader<'_>, options: &Options) -> Option<(Project, Environme
     let mut document = Printer { diagnostics: &mut loader.diagnostics, scope: Scope::Whole }.record(
         &root,
         &spec::FILE,
-        &Path::root(),
+        &Path::ROOT,
     )?;
     let enabled = consistency::enabled(&root, &profiles, &options.enable);
     if !options.without.consistency {
@@ -230,6 +231,8 @@ pub(crate) struct Loader<'f> {
     home: Option<PathBuf>,
     stdin: Option<String>,
     opened: IndexMap<PathBuf, FileId>,
+    /// Files that were looked into before their turn.
+    parsed: HashMap<FileId, Vec<Node>>,
     /// The variables at work while a document is read.
     environment: Environment,
 }
@@ -245,6 +248,7 @@ impl<'f> Loader<'f> {
             home: options.environment.get("HOME").filter(|home| !home.is_empty()).map(PathBuf::from),
             stdin: options.stdin.clone(),
             opened: IndexMap::new(),
+            parsed: HashMap::new(),
             environment: Environment::new(),
         }
     }
@@ -383,27 +387,30 @@ impl<'f> Loader<'f> {
     fn name_in(&mut self, files: &[(PathBuf, FileId)], environment: &Environment) -> Option<String> {
         let mut found = None;
         for (_, id) in files {
-            for mut document in yaml::parse(*id, self.sources.text(*id)).unwrap_or_default() {
-                if let Some(name) = document.get_mut("name") {
-                    if !self.without.interpolation {
-                        interpolate::interpolate(name, environment, &mut Vec::new());
-                    }
-                    found = name.as_text().filter(|name| !name.is_empty()).map(str::to_owned).or(found);
+            // What is wrong with the file is said when it is its turn.
+            let Ok(documents) = yaml::parse(*id, self.sources.text(*id)) else { continue };
+            for name in documents.iter().filter_map(|document| document.get("name")) {
+                let mut name = name.clone();
+                if !self.without.interpolation {
+                    interpolate::interpolate(&mut name, environment, &mut Vec::new());
                 }
+                found = name.as_text().filter(|name| !name.is_empty()).map(str::to_owned).or(found);
             }
+            self.parsed.insert(*id, documents);
         }
         found
     }
 
+    fn parse(&mut self, id: FileId) -> Option<Vec<Node>> {
+        if let Some(documents) = self.parsed.remove(&id) {
+            return Some(documents);
+        }
+        yaml::parse(id, self.sources.text(id)).map_err(|diagnostic| self.diagnostics.push(diagnostic)).ok()
+    }
+
     /// The documents of a file, in long form: parse → interpolate → canon, and a check of each alone.
     fn documents(&mut self, id: FileId, check: Check) -> Option<Vec<Node>> {
-        let mut documents = match yaml::parse(id, self.sources.text(id)) {
-            Ok(documents) => documents,
-            Err(diagnostic) => {
-                self.diagnostics.push(diagnostic);
-                return None;
-            }
-        };
+        let mut documents = self.parse(id)?;
         for document in &mut documents {
             if document.as_map().is_none() {
                 self.diagnostics.push(
@@ -480,18 +487,12 @@ fn check_part(document: &Node, diagnostics: &mut Vec<Diagnostic>) {
     if let Some(name) = document.get("name").filter(|name| name.is_null()) {
         diagnostics.push(name.error("`name` must be a string").label("this is nothing"));
     }
-    let mut settled = document.clone();
-    merge::settle(&mut settled);
-    Printer { diagnostics, scope: Scope::Part }.record(&settled, &spec::FILE, &Path::root());
-    if let Some(services) = settled.get("services").and_then(Node::as_map) {
-        for (key, service) in services {
-            if let Some(wasm) = service.get("x-wasm") {
-                let path = Path::root().key("services").key(key.text.clone()).key("x-wasm");
-                if matches!(wasm.data, Data::Null) {
-                    continue;
-                }
-                Printer { diagnostics, scope: Scope::Part }.record(wasm, &spec::WASM, &path);
-            }
+    let mut printer = Printer { diagnostics, scope: Scope::Part };
+    printer.record(document, &spec::FILE, &Path::ROOT);
+    let services = Path::ROOT.key("services");
+    for (key, service) in document.get("services").and_then(Node::as_map).into_iter().flatten() {
+        if let Some(wasm) = service.get("x-wasm").filter(|wasm| !wasm.is_null()) {
+            printer.record(wasm, &spec::WASM, &services.key(&key.text).key("x-wasm"));
         }
     }
 }
@@ -504,7 +505,7 @@ fn merge_into(whole: &mut Option<Node>, document: Node, diagnostics: &mut Vec<Di
             *whole = Some(document);
         }
         Some(whole) => {
-            merge::merge(whole, document, &Path::root(), Directives::Settle, diagnostics);
+            merge::documents(whole, document, Directives::Settle, diagnostics);
             merge::settle(whole);
         }
     }

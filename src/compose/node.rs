@@ -20,8 +20,8 @@ pub struct Node {
     pub span: Span,
     /// What compose is told to do with it while merging.
     pub directive: Directive,
-    /// The variables its text came from, with their values; empty for most.
-    pub variables: Rc<[(String, Option<String>)]>,
+    /// The variables its text came from, with their values; none for most.
+    pub variables: Option<Rc<[(String, Option<String>)]>>,
     /// The value.
     pub data: Data,
 }
@@ -59,8 +59,8 @@ pub enum Data {
     Map(Map),
 }
 
-/// The mapping of a node.
-pub type Map = IndexMap<Key, Node>;
+/// The mapping of a node. Hashed with a seed of its own: names come from files of anybody.
+pub type Map = IndexMap<Key, Node, foldhash::fast::RandomState>;
 
 /// A key and its place; compared by its text alone.
 #[derive(Debug, Clone)]
@@ -101,7 +101,7 @@ impl Borrow<str> for Key {
 impl Node {
     /// A value at a place.
     pub fn new(span: Span, data: Data) -> Self {
-        Self { span, directive: Directive::Merge, variables: Rc::new([]), data }
+        Self { span, directive: Directive::Merge, variables: None, data }
     }
 
     /// Text at a place.
@@ -226,7 +226,7 @@ impl Node {
     /// An error at this value; where the text came from variables, they are named.
     pub fn error(&self, message: impl Into<String>) -> Diagnostic {
         let mut diagnostic = Diagnostic::error(self.span, message);
-        for (name, value) in self.variables.iter() {
+        for (name, value) in self.variables.iter().flat_map(|variables| variables.iter()) {
             let value = match value {
                 None => "is not set".to_owned(),
                 Some(_) if looks_secret(name) => "is set (not shown)".to_owned(),
@@ -254,54 +254,52 @@ impl PartialEq for Node {
     }
 }
 
-/// A place in the tree, as the keys that lead to it; list elements are `[]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Path(Vec<Rc<str>>);
+/// A place in the tree, as the keys that lead to it; list elements are `[]`. It lives as long as the walk that made it.
+#[derive(Debug, Clone, Copy)]
+pub struct Path<'p> {
+    parent: Option<&'p Path<'p>>,
+    part: &'p str,
+}
 
-impl Path {
+impl<'p> Path<'p> {
     /// The root.
-    pub fn root() -> Self {
-        Self::default()
-    }
+    pub const ROOT: Path<'static> = Path { parent: None, part: "" };
 
     /// The place under a key.
-    pub fn key(&self, key: impl Into<Rc<str>>) -> Self {
-        let mut parts = self.0.clone();
-        parts.push(key.into());
-        Self(parts)
+    pub fn key(&'p self, key: &'p str) -> Self {
+        Self { parent: Some(self), part: key }
     }
 
     /// The place of a list's elements.
-    pub fn element(&self) -> Self {
-        self.key("[]")
+    pub fn element(&'p self) -> Self {
+        self.key(ELEMENT)
     }
 
-    /// Whether it has the form of a pattern such as `services.*.build.args`.
-    pub fn matches(&self, pattern: &str) -> bool {
-        let mut parts = self.0.iter();
-        pattern.split('.').all(|wanted| parts.next().is_some_and(|part| wanted == "*" || wanted == &**part))
-            && parts.next().is_none()
+    /// The last key.
+    pub fn last(&self) -> &'p str {
+        self.part
     }
 
-    /// The service it lies in.
-    pub fn service(&self) -> Option<&str> {
-        match self.0.as_slice() {
-            [services, name, ..] if &**services == "services" => Some(name),
-            _ => None,
-        }
+    /// Whether it is the root.
+    pub fn is_root(&self) -> bool {
+        self.parent.is_none()
+    }
+
+    /// The service, when this is the place of one.
+    pub fn service(&self) -> Option<&'p str> {
+        let section = self.parent.filter(|section| section.part == "services")?;
+        section.parent.is_some_and(Path::is_root).then_some(self.part)
     }
 }
 
-impl fmt::Display for Path {
+/// How a place of a list's elements is written.
+pub const ELEMENT: &str = "[]";
+
+impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, part) in self.0.iter().enumerate() {
-            match (index, &**part) {
-                (_, "[]") => f.write_str("[]")?,
-                (0, part) => f.write_str(part)?,
-                (_, part) => write!(f, ".{part}")?,
-            }
-        }
-        Ok(())
+        let Some(parent) = self.parent else { return Ok(()) };
+        parent.fmt(f)?;
+        if self.part == ELEMENT || parent.is_root() { f.write_str(self.part) } else { write!(f, ".{}", self.part) }
     }
 }
 
@@ -359,10 +357,11 @@ mod tests {
     }
 
     #[test]
-    fn a_star_matches_one_part() {
-        let path = Path::root().key("services").key("a.b").key("ports").element();
-        assert!(path.matches("services.*.ports.[]"));
-        assert!(!path.matches("services.*.ports"));
-        assert_eq!(path.service(), Some("a.b"));
+    fn a_place_reads_as_its_keys() {
+        let services = Path::ROOT.key("services");
+        let service = services.key("a.b");
+        let ports = service.key("ports");
+        assert_eq!(ports.element().to_string(), "services.a.b.ports[]");
+        assert_eq!((service.service(), ports.service()), (Some("a.b"), None));
     }
 }

@@ -47,11 +47,11 @@ pub enum List {
     Profiles,
 }
 
-/// The document of a project, cut down to some services and what they depend on; all of it when none is named.
+/// Takes the document of a project, cut down to some services and what they depend on; all of it when none is named.
 ///
 /// The error is the name no service has.
-pub fn select(project: &Project, services: &[String]) -> Result<Value, String> {
-    let mut document = project.document.clone();
+pub fn select(project: &mut Project, services: &[String]) -> Result<Value, String> {
+    let mut document = std::mem::take(&mut project.document);
     if services.is_empty() {
         return Ok(document);
     }
@@ -76,7 +76,7 @@ pub fn select(project: &Project, services: &[String]) -> Result<Value, String> {
 }
 
 /// A document as text, with its last line ended.
-pub fn document(document: &Value, format: Format, dollars: Dollars) -> String {
+pub fn document(document: Value, format: Format, dollars: Dollars) -> String {
     let mut document = ordered(document);
     if dollars == Dollars::Escape {
         escape(&mut document);
@@ -101,12 +101,12 @@ pub fn document(document: &Value, format: Format, dollars: Dollars) -> String {
 }
 
 /// Name first, then the sections as compose orders them, then the extensions.
-fn ordered(document: &Value) -> Value {
-    let Some(object) = document.as_object() else { return document.clone() };
+fn ordered(document: Value) -> Value {
+    let Value::Object(mut object) = document else { return document };
     let sections = ["name", "services", "networks", "volumes", "secrets", "configs", "models"];
-    let known = sections.iter().filter_map(|key| Some(((*key).to_owned(), object.get(*key)?.clone())));
-    let rest = object.iter().filter(|(key, _)| !sections.contains(&key.as_str()));
-    Value::Object(known.chain(rest.map(|(key, value)| (key.clone(), value.clone()))).collect())
+    let mut ordered: Map<_, _> = sections.iter().filter_map(|key| object.shift_remove_entry(*key)).collect();
+    ordered.extend(object);
+    Value::Object(ordered)
 }
 
 fn escape(value: &mut Value) {

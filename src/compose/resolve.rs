@@ -4,33 +4,42 @@
 //! [`normalize`] sees them joined. The rules are tables of path patterns where they concern single values.
 
 use std::path::Path as FilePath;
+use std::sync::LazyLock;
 
 use super::files::{self, Files};
 use super::interpolate::Environment;
-use super::node::{Data, Key, Map, Node, Path};
+use super::node::{Data, Key, Map, Node};
+use super::rules::{Place, Rules};
 use super::values;
+
+/// What stands where nothing is said.
+static DEFAULTS: LazyLock<Rules<fn(&mut Node)>> = LazyLock::new(|| {
+    Rules::new(&[
+        ("services.*.build", (|node| node.default_key("context", text("."))) as fn(&mut Node)),
+        ("services.*.depends_on.*", |node| node.default_key("required", Data::Bool(true))),
+        ("services.*.deploy.resources.reservations.devices.[]", device_count),
+        ("services.*.env_file.[]", |node| node.default_key("required", Data::Bool(true))),
+        ("services.*.gpus.[]", device_count),
+        ("services.*.ports.[]", |node| {
+            node.default_key("mode", text("ingress"));
+            node.default_key("protocol", text("tcp"));
+        }),
+        ("services.*.secrets.[]", |node| {
+            let source = node.text_at("source").unwrap_or_default().to_owned();
+            node.default_key("target", Data::Text(format!("/run/secrets/{source}")));
+        }),
+    ])
+});
 
 /// Fills in what compose fills in for every model.
 pub fn defaults(root: &mut Node) {
-    each(root, &Path::root(), &mut |node, path| {
-        if path.matches("services.*.build") {
-            node.default_key("context", text("."));
-        } else if path.matches("services.*.secrets.[]") {
-            let source = node.text_at("source").unwrap_or_default().to_owned();
-            node.default_key("target", Data::Text(format!("/run/secrets/{source}")));
-        } else if path.matches("services.*.ports.[]") {
-            node.default_key("mode", text("ingress"));
-            node.default_key("protocol", text("tcp"));
-        } else if path.matches("services.*.deploy.resources.reservations.devices.[]")
-            || path.matches("services.*.gpus.[]")
-        {
-            if node.get("count").is_none() && node.get("device_ids").is_none() {
-                node.default_key("count", text("all"));
-            }
-        } else if path.matches("services.*.depends_on.*") || path.matches("services.*.env_file.[]") {
-            node.default_key("required", Data::Bool(true));
-        }
-    });
+    visit(root, DEFAULTS.root(), &mut |node, fill| fill(node));
+}
+
+fn device_count(node: &mut Node) {
+    if node.get("count").is_none() && node.get("device_ids").is_none() {
+        node.default_key("count", text("all"));
+    }
 }
 
 fn text(text: &str) -> Data {
@@ -48,49 +57,63 @@ enum Rule {
     Context,
     /// As `Local`, and links are followed.
     Real,
+    /// The `source` of a mount that is a bind mount, as `Host`.
+    BindMount,
+    /// The `device` of a volume that is a bind mount, as `Host`.
+    BindVolume,
 }
 
-static PATHS: &[(&str, Rule)] = &[
-    ("services.*.build.context", Rule::Context),
-    ("services.*.build.additional_contexts.*", Rule::Context),
-    ("services.*.build.ssh.*", Rule::Host),
-    ("services.*.env_file.[].path", Rule::Local),
-    ("services.*.label_file.[]", Rule::Local),
-    ("services.*.extends.file", Rule::Local),
-    ("services.*.develop.watch.[].path", Rule::Real),
-    ("services.*.x-wasm.module", Rule::Local),
-    ("configs.*.file", Rule::Host),
-    ("secrets.*.file", Rule::Host),
-];
+static PATHS: LazyLock<Rules<Rule>> = LazyLock::new(|| {
+    Rules::new(&[
+        ("services.*.build.context", Rule::Context),
+        ("services.*.build.additional_contexts.*", Rule::Context),
+        ("services.*.build.ssh.*", Rule::Host),
+        ("services.*.env_file.[].path", Rule::Local),
+        ("services.*.label_file.[]", Rule::Local),
+        ("services.*.extends.file", Rule::Local),
+        ("services.*.develop.watch.[].path", Rule::Real),
+        ("services.*.volumes.[]", Rule::BindMount),
+        ("services.*.x-wasm.module", Rule::Local),
+        ("configs.*.file", Rule::Host),
+        ("secrets.*.file", Rule::Host),
+        ("volumes.*", Rule::BindVolume),
+    ])
+});
 
 /// Makes relative paths absolute, `~` standing for `home`.
 pub fn paths(root: &mut Node, folder: &FilePath, home: Option<&FilePath>, files: &dyn Files) {
-    each(root, &Path::root(), &mut |node, path| {
-        if let Some((_, rule)) = PATHS.iter().find(|(pattern, _)| path.matches(pattern)) {
-            rule.apply(node, folder, home, files);
-        } else if path.matches("services.*.volumes.[]") && node.text_at("type") == Some("bind") {
-            if let Some(source) = node.get_mut("source") {
-                Rule::Host.apply(source, folder, home, files);
-            }
-        } else if path.matches("volumes.*")
-            && node.text_at("driver") == Some("local")
-            && let Some(options) = node.get_mut("driver_opts")
-            && options.text_at("o") == Some("bind")
-            && let Some(device) = options.get_mut("device")
-        {
-            Rule::Host.apply(device, folder, home, files);
-        }
-    });
+    visit(root, PATHS.root(), &mut |node, rule| rule.apply(node, folder, home, files));
 }
 
 impl Rule {
     fn apply(self, node: &mut Node, folder: &FilePath, home: Option<&FilePath>, files: &dyn Files) {
+        match self {
+            Self::BindMount => {
+                if node.text_at("type") == Some("bind")
+                    && let Some(source) = node.get_mut("source")
+                {
+                    Self::Host.apply(source, folder, home, files);
+                }
+                return;
+            }
+            Self::BindVolume => {
+                if node.text_at("driver") == Some("local")
+                    && let Some(options) = node.get_mut("driver_opts")
+                    && options.text_at("o") == Some("bind")
+                    && let Some(device) = options.get_mut("device")
+                {
+                    Self::Host.apply(device, folder, home, files);
+                }
+                return;
+            }
+            Self::Local | Self::Host | Self::Context | Self::Real => {}
+        }
         let Data::Text(text) = &mut node.data else { return };
         let remote = ["https://", "http://", "git://", "ssh://", "github.com/", "git@", "service:"];
         let stays = match self {
             Self::Context => text.contains("://") || remote.iter().any(|prefix| text.starts_with(prefix)),
             Self::Host => is_windows_absolute(text),
-            Self::Local | Self::Real => false,
+            Self::Local | Self::Real | Self::BindMount | Self::BindVolume => false,
         };
         if stays || text.is_empty() && self != Self::Host {
             return;
@@ -129,16 +152,19 @@ pub const RESOLVED: &str = "x-#value";
 
 /// Gives variables without a value the one they have in the environment.
 pub fn environment(root: &mut Node, environment: &Environment) {
-    each(root, &Path::root(), &mut |node, path| {
-        if path.matches("services.*.environment") {
-            fill(node, environment);
-        } else if path.matches("configs.*") || path.matches("secrets.*") {
-            let value = node.text_at("environment").and_then(|name| environment.get(name)).cloned();
+    for service in root.get_mut("services").and_then(Node::as_map_mut).into_iter().flat_map(Map::values_mut) {
+        if let Some(variables) = service.get_mut("environment") {
+            fill(variables, environment);
+        }
+    }
+    for section in ["configs", "secrets"] {
+        for entry in root.get_mut(section).and_then(Node::as_map_mut).into_iter().flat_map(Map::values_mut) {
+            let value = entry.text_at("environment").and_then(|name| environment.get(name)).cloned();
             if let Some(value) = value {
-                node.default_key(RESOLVED, Data::Text(value));
+                entry.default_key(RESOLVED, Data::Text(value));
             }
         }
-    });
+    }
 }
 
 fn fill(variables: &mut Node, environment: &Environment) {
@@ -172,7 +198,7 @@ pub fn normalize(root: &mut Node, name: &str, environment: &Environment) {
         let Some(entries) = root.get_mut(section).and_then(Node::as_map_mut) else { continue };
         for (key, entry) in entries {
             if entry.is_null() {
-                entry.data = Data::Map(Map::new());
+                entry.data = Data::Map(Map::default());
             }
             let external = matches!(entry.get("external").map(|node| &node.data), Some(Data::Bool(true)))
                 || entry.text_at("external").and_then(values::boolean) == Some(true);
@@ -284,15 +310,24 @@ fn implied_dependencies(service: &Node) -> Vec<(String, Node, bool)> {
     implied
 }
 
-fn each(node: &mut Node, path: &Path, visit: &mut dyn FnMut(&mut Node, &Path)) {
-    visit(node, path);
+/// Calls `act` for every node that a rule is about, outer ones first.
+fn visit<R: Copy>(node: &mut Node, place: Place<'_, R>, act: &mut dyn FnMut(&mut Node, R)) {
+    if let Some(rule) = place.rule() {
+        act(node, rule);
+    }
     match &mut node.data {
         Data::Map(map) => {
             for (key, node) in map {
-                each(node, &path.key(key.text.clone()), visit);
+                if let Some(place) = place.key(&key.text) {
+                    visit(node, place, act);
+                }
             }
         }
-        Data::List(list) => list.iter_mut().for_each(|node| each(node, &path.element(), visit)),
+        Data::List(list) => {
+            if let Some(place) = place.element() {
+                list.iter_mut().for_each(|node| visit(node, place, act));
+            }
+        }
         _ => {}
     }
 }

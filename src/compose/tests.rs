@@ -174,7 +174,7 @@ fn what_config_prints_loads_to_the_same() {
     let files = [("compose.yaml", "services: {web: {image: a, command: echo $$HOME, labels: {a: $$x}}}")];
     let first = project(&files).document;
     for format in [print::Format::Yaml, print::Format::Json] {
-        let text = print::document(&first, format, print::Dollars::Escape);
+        let text = print::document(first.clone(), format, print::Dollars::Escape);
         assert_eq!(project(&[("compose.yaml", &text)]).document, first);
     }
 }

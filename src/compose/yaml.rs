@@ -3,7 +3,8 @@
 //! Scalars are resolved as go-yaml v3 does (YAML 1.2 booleans, YAML 1.1 octals and merge keys), because that is what
 //! compose files are written against. What a text may cost is bounded: nesting, and the number of nodes aliases make.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 
@@ -20,7 +21,7 @@ pub fn parse(file: FileId, text: &str) -> Result<Vec<Node>, Diagnostic> {
     let skipped = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     reject_control_characters(file, text)?;
     let offsets = Offsets::of(file, text, skipped);
-    let mut builder = Builder { offsets: &offsets, anchors: HashMap::new(), nodes: 0 };
+    let mut builder = Builder { offsets: &offsets, anchors: HashMap::new(), keys: HashSet::default(), nodes: 0 };
     let mut events = Parser::new_from_str(&text[skipped..]);
     let mut documents = Vec::new();
     while let Some(event) = events.next_event() {
@@ -50,6 +51,8 @@ type Events<'t> = Parser<'t, saphyr_parser::StrInput<'t>>;
 struct Builder<'o> {
     offsets: &'o Offsets,
     anchors: HashMap<usize, Option<(Node, usize)>>,
+    /// The same key stands in many mappings; its text is kept once.
+    keys: HashSet<Rc<str>, foldhash::fast::RandomState>,
     nodes: usize,
 }
 
@@ -138,7 +141,7 @@ impl Builder<'_> {
         tag: Option<&Tag>,
         depth: usize,
     ) -> Result<(Node, usize), Diagnostic> {
-        let (mut map, mut inherited, mut total) = (Map::new(), Vec::new(), 1);
+        let (mut map, mut inherited, mut total) = (Map::default(), Vec::new(), 1);
         let extent = loop {
             if let Some(closing) = self.closed(events, |event| matches!(event, Event::MappingEnd))? {
                 break self.extent(span, closing);
@@ -158,12 +161,22 @@ impl Builder<'_> {
                 return Err(Diagnostic::error(key.span, format!("the key `{text}` is there twice"))
                     .related(earlier.span, "first here"));
             }
-            map.insert(Key::new(text.as_str(), key.span), value);
+            let text = self.key(text);
+            map.insert(Key { text, span: key.span }, value);
         };
         for (at, value) in inherited {
             inherit(&mut map, at, value)?;
         }
         Ok((tagged(Node::new(extent, Data::Map(map)), tag), total))
+    }
+
+    fn key(&mut self, text: &str) -> Rc<str> {
+        if let Some(known) = self.keys.get(text) {
+            return known.clone();
+        }
+        let text: Rc<str> = text.into();
+        self.keys.insert(text.clone());
+        text
     }
 
     fn closed(
