@@ -144,6 +144,24 @@ secrets: {key: {environment: FROM_HOST}}
 }
 
 #[test]
+fn the_two_hashes_see_different_files() {
+    let files = [
+        ("compose.yaml", "services: {a: {image: x, env_file: a.env, label_file: a.label}}"),
+        ("a.label", "L=${HOME}1\n"),
+    ];
+    assert!(load_files(&options(), &files).is_err());
+    let without = super::Without { environment_files: true, ..Default::default() };
+    let unread = load_files(&Options { without, ..options() }, &files).expect("valid").project;
+    let document = &unread.services["a"].document;
+    assert_eq!((&document["env_file"][0], document.get("label_file")), (&Value::from("/srv/demo/a.env"), None));
+    let read = project(&[files[0], files[1], ("a.env", "E=1\n")]);
+    let document = &read.services["a"].document;
+    assert_eq!((document.get("env_file"), &document["label_file"][0]), (None, &Value::from("/srv/demo/a.label")));
+    assert_eq!(read.document["services"]["a"].get("label_file"), None);
+    assert_eq!(read.services["a"].labels["L"], "1");
+}
+
+#[test]
 fn unknown_keys_of_x_wasm_are_errors() {
     insta::assert_snapshot!(messages(&[("compose.yaml", "services:\n  a:\n    image: x\n    x-wasm: {egres: []}\n")]), @r"
     error: unknown key `egres` in `services.a.x-wasm`
