@@ -124,7 +124,8 @@ pub(super) fn project(parts: Parts<'_>, diagnostics: &mut Vec<Diagnostic>) -> Pr
         fill(&mut service.secrets, &secrets);
     }
     strip_resolved(&mut document);
-    for service in document.get_mut("services").and_then(Value::as_object_mut).into_iter().flat_map(Object::values_mut) {
+    for service in document.get_mut("services").and_then(Value::as_object_mut).into_iter().flat_map(Object::values_mut)
+    {
         service.as_object_mut().map(|service| service.shift_remove("label_file"));
     }
     retain_used(&mut document);

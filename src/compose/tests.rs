@@ -161,6 +161,41 @@ fn the_two_hashes_see_different_files() {
     assert_eq!(read.services["a"].labels["L"], "1");
 }
 
+/// A service with one attribute as the document has it, or the message.
+fn attribute(text: &str) -> String {
+    let file = format!("services: {{a: {{image: x, {text}}}}}");
+    match load_files(&options(), &[("compose.yaml", &file)]) {
+        Ok(loaded) => {
+            let name = text.split(':').next().expect("a key");
+            loaded.project.document["services"]["a"][name].to_string()
+        }
+        Err(error) => error.diagnostics[0].message.clone(),
+    }
+}
+
+#[test]
+fn numbers_are_as_compose_takes_them() {
+    for (text, wanted) in [
+        ("cpu_shares: 1.5", "1"),
+        ("scale: 1.5", "`services.a.scale` must be a whole number"),
+        ("deploy: {resources: {limits: {pids: 2.0}}}", r#"{"resources":{"limits":{"pids":2}},"placement":{}}"#),
+        (
+            "networks: {default: {priority: '1'}}",
+            "`services.a.networks.default.priority` must be a whole number, without quotes",
+        ),
+        ("expose: [1.5]", "`services.a.expose[]` must be a string or a whole number"),
+        ("group_add: [12, a]", r#"["12","a"]"#),
+        ("labels: {a: 1234567.5, b: 0.00001}", r#"{"a":"1.2345675e+06","b":"1e-05"}"#),
+        ("mem_limit: 0", "null"),
+        ("mem_swappiness: 1.5", "`services.a.mem_swappiness` must be a whole number of bytes"),
+        ("blkio_config: {device_read_bps: [{rate: 0}]}", r#"{"device_read_bps":[{"Path":"","Rate":"0"}]}"#),
+        ("blkio_config: {weight_device: [{path: /d}]}", r#"{"weight_device":[{"Path":"/d","Weight":0}]}"#),
+        ("post_start: [{command: x, environment: ['A =1']}]", "the name of the variable `A ` ends with a space"),
+    ] {
+        assert_eq!(attribute(text), wanted, "{text}");
+    }
+}
+
 #[test]
 fn unknown_keys_of_x_wasm_are_errors() {
     insta::assert_snapshot!(messages(&[("compose.yaml", "services:\n  a:\n    image: x\n    x-wasm: {egres: []}\n")]), @r"
