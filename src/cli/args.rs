@@ -314,6 +314,14 @@ pub struct Config {
     pub no_consistency: bool,
 }
 
+impl Config {
+    /// Whether one of the lists is asked for that need no service's environment.
+    pub fn lists(&self) -> bool {
+        let asked = [self.service_names, self.volumes, self.networks, self.profiles, self.images, self.models];
+        asked.contains(&true) || self.hash.is_some()
+    }
+}
+
 /// `ui`.
 #[derive(Debug, Args)]
 pub struct Ui {

@@ -27,6 +27,7 @@ pub fn config(settings: &Settings, args: &Config) -> Outcome {
             normalization: args.no_normalize,
             paths: args.no_path_resolution,
             consistency: args.no_consistency,
+            environment_files: args.lists(),
         },
         enable: args.services.clone(),
         ..load::options(&settings.load)

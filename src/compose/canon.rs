@@ -29,7 +29,7 @@ static RULES: LazyLock<Rules<Rule>> = LazyLock::new(|| {
         ("services.*.depends_on", dependencies),
         ("services.*.deploy.labels", pairs),
         ("services.*.deploy.resources.reservations.devices.[].options", pairs),
-        ("services.*.develop.watch.[].exec.environment", pairs),
+        ("services.*.develop.watch.[].exec.environment", environment),
         ("services.*.develop.watch.[].ignore", listed),
         ("services.*.develop.watch.[].include", listed),
         ("services.*.devices.[]", device),
@@ -46,8 +46,8 @@ static RULES: LazyLock<Rules<Rule>> = LazyLock::new(|| {
         ("services.*.models", names),
         ("services.*.networks", names),
         ("services.*.ports", ports),
-        ("services.*.post_start.[].environment", pairs),
-        ("services.*.pre_stop.[].environment", pairs),
+        ("services.*.post_start.[].environment", environment),
+        ("services.*.pre_stop.[].environment", environment),
         ("services.*.secrets.[]", source),
         ("services.*.sysctls", pairs),
         ("services.*.tmpfs", listed),
@@ -111,7 +111,7 @@ fn listed(node: &mut Node, _: &mut Canon<'_>) {
 fn name_servers(node: &mut Node, canon: &mut Canon<'_>) {
     listed(node, canon);
     if let Data::List(list) = &mut node.data {
-        list.retain(|node| !node.is_null() && node.as_text() != Some(""));
+        list.retain(|node| node.as_text() != Some(""));
     }
 }
 

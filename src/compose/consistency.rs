@@ -190,7 +190,7 @@ impl<'n> Check<'n, '_> {
             self.diagnostics.push(platform.error("`build.platforms` does not contain the service's `platform`"));
         }
         for secret in list(build, "secrets") {
-            self.defined(secret.get("source"), "secrets", "secret");
+            self.granted(secret, "secrets", "secret");
         }
     }
 
@@ -209,15 +209,19 @@ impl<'n> Check<'n, '_> {
         }
         for (section_name, what) in [("configs", "config"), ("secrets", "secret")] {
             for grant in list(self.service, section_name) {
-                if grant.get("source").is_none() {
-                    self.diagnostics.push(grant.error(format!("this use of a {what} names no `source`")));
-                }
-                self.defined(grant.get("source"), section_name, what);
+                self.granted(grant, section_name, what);
             }
         }
         for (key, _) in section(self.service, "models") {
             self.defined(Some(&Node::text(key.span, &*key.text)), "models", "model");
         }
+    }
+
+    fn granted(&mut self, grant: &Node, section: &str, what: &str) {
+        if grant.get("source").is_none() {
+            self.diagnostics.push(grant.error(format!("this use of a {what} names no `source`")));
+        }
+        self.defined(grant.get("source"), section, what);
     }
 
     fn defined(&mut self, reference: Option<&Node>, section: &str, what: &str) {

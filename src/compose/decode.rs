@@ -22,6 +22,9 @@ use crate::model::{
 };
 
 /// Reads the `env_file`s and `label_file`s of the enabled services into their environment and labels.
+///
+/// As in compose, what is read for `config --hash` keeps the `env_file`s themselves, which it does not read, and drops
+/// the `label_file`s, which stay otherwise: both hashes see exactly that.
 pub(super) fn environment_files(
     loader: &mut Loader<'_>,
     document: &mut Value,
@@ -29,6 +32,7 @@ pub(super) fn environment_files(
     enabled: &BTreeSet<String>,
     environment: &Environment,
 ) {
+    let unread = loader.without.environment_files;
     let Some(services) = document.get_mut("services").and_then(Value::as_object_mut) else { return };
     for (name, service) in services.iter_mut().filter(|(name, _)| enabled.contains(*name)) {
         let Some(service) = service.as_object_mut() else { continue };
@@ -37,11 +41,11 @@ pub(super) fn environment_files(
         let lookup = |name: &str| {
             environment.get(name).cloned().or_else(|| own.get(name).and_then(Value::as_str).map(str::to_owned))
         };
-        let files = node.get("env_file").and_then(Node::as_list).unwrap_or_default();
+        let files = node.get("env_file").and_then(Node::as_list).filter(|_| !unread).unwrap_or_default();
         let mut variables = read(loader, files, &lookup);
         variables.extend(own.clone());
         let labels = node.get("label_file").and_then(Node::as_list).unwrap_or_default();
-        let mut read_labels = read(loader, labels, &lookup);
+        let mut read_labels = read(loader, labels, &|_| None);
         read_labels.extend(service.get("labels").and_then(Value::as_object).cloned().unwrap_or_default());
         for (key, entries, present) in
             [("environment", variables, !files.is_empty()), ("labels", read_labels, !labels.is_empty())]
@@ -51,8 +55,7 @@ pub(super) fn environment_files(
                 service.insert(key.to_owned(), Value::Object(sorted.into_iter().collect()));
             }
         }
-        service.shift_remove("env_file");
-        service.shift_remove("label_file");
+        service.shift_remove(if unread { "label_file" } else { "env_file" });
     }
 }
 
@@ -121,6 +124,10 @@ pub(super) fn project(parts: Parts<'_>, diagnostics: &mut Vec<Diagnostic>) -> Pr
         fill(&mut service.secrets, &secrets);
     }
     strip_resolved(&mut document);
+    for service in document.get_mut("services").and_then(Value::as_object_mut).into_iter().flat_map(Object::values_mut)
+    {
+        service.as_object_mut().map(|service| service.shift_remove("label_file"));
+    }
     retain_used(&mut document);
     Project {
         name: ProjectName::new(name),

@@ -93,6 +93,9 @@ impl Printer<'_> {
                 }
                 Some(Value::Object(object))
             }
+            (Presence::Printed, Kind::Text) => Some(Value::from("")),
+            (Presence::Printed, Kind::WholeBytes(_)) => Some(Value::from("0")),
+            (Presence::Printed, Kind::Count(..) | Kind::Numeral(..)) => Some(Value::from(0)),
             (Presence::Printed, _) => Some(Value::Null),
         }
     }
@@ -108,6 +111,7 @@ impl Printer<'_> {
             (Value::Null, Kind::Any) => false,
             (Value::Null, _) => true,
             (Value::Bool(value), kind) => !value && (!matches!(kind, Kind::Strict) || field.name != "required"),
+            (Value::String(text), Kind::Bytes | Kind::BytesText | Kind::WholeBytes(_)) => text == "0",
             (Value::String(text), _) => text.is_empty(),
             (Value::Number(number), _) => number.as_f64() == Some(0.0),
             (Value::Array(list), _) => list.is_empty(),
@@ -175,16 +179,34 @@ impl Printer<'_> {
                 Data::Int(_) | Data::Float(_) => node.scalar().map(Value::String),
                 _ => self.wrong(node, path, "a string or a number"),
             },
+            Kind::Whole => match &node.data {
+                Data::Text(_) | Data::Int(_) => node.scalar().map(Value::String),
+                _ => self.wrong(node, path, "a string or a whole number"),
+            },
+            Kind::Word => match &node.data {
+                Data::Text(_) | Data::Bool(_) => node.scalar().map(Value::String),
+                _ => self.wrong(node, path, "a string or a boolean"),
+            },
             Kind::Bool | Kind::Flag => self.boolean(node, path),
             Kind::Strict => match node.data {
                 Data::Bool(value) => Some(Value::Bool(value)),
                 _ => self.wrong(node, path, "`true` or `false`"),
             },
             Kind::Integer(low, high) | Kind::Count(low, high) => self.integer(node, *low, *high, path),
+            Kind::Cut => match &node.data {
+                Data::Float(value) if value.is_finite() => {
+                    self.integer(&node.at(Data::Float(value.trunc())), i64::MIN, i64::MAX, path)
+                }
+                _ => self.integer(node, i64::MIN, i64::MAX, path),
+            },
+            Kind::Numeral(low, high) => match &node.data {
+                Data::Text(_) => self.wrong(node, path, "a whole number, without quotes"),
+                _ => self.integer(node, *low, *high, path),
+            },
             Kind::Float => self.float(node, path),
-            Kind::WholeBytes => match &node.data {
+            Kind::WholeBytes(least) => match &node.data {
                 Data::Float(_) => self.wrong(node, path, "a whole number of bytes"),
-                Data::Int(value) if *value < 0 => self.wrong(node, path, "at least 0"),
+                Data::Int(value) if *value < i128::from(*least) => self.wrong(node, path, &format!("at least {least}")),
                 _ => self.bytes(node, false, path),
             },
             Kind::Bytes | Kind::BytesText => self.bytes(node, matches!(kind, Kind::BytesText), path),
@@ -287,14 +309,10 @@ impl Printer<'_> {
     }
 
     fn integer(&mut self, node: &Node, low: i64, high: i64, path: &Path<'_>) -> Option<Value> {
-        #[expect(clippy::cast_possible_truncation, reason = "well inside the range; compose cuts fractions off too")]
+        #[expect(clippy::cast_possible_truncation, reason = "a whole number well inside the range")]
         let value = match &node.data {
             Data::Int(value) => Some(*value),
-            Data::Float(value)
-                if value.abs() < 1e15 && (value.fract() == 0.0 || (low, high) == (i64::MIN, i64::MAX)) =>
-            {
-                Some(*value as i128)
-            }
+            Data::Float(value) if value.abs() < 1e15 && value.fract() == 0.0 => Some(*value as i128),
             Data::Text(text) => text.parse::<i64>().ok().map(i128::from),
             _ => None,
         };
@@ -334,7 +352,7 @@ impl Printer<'_> {
             },
             _ => return self.wrong(node, path, "a size such as `64m`"),
         };
-        Some(Value::String(if size == 0 && path.last() != "rate" { String::new() } else { size.to_string() }))
+        Some(Value::String(size.to_string()))
     }
 
     fn duration(&mut self, node: &Node, omit_zero: bool, path: &Path<'_>) -> Option<Value> {

@@ -79,6 +79,8 @@ pub struct Without {
     pub paths: bool,
     /// `--no-consistency`.
     pub consistency: bool,
+    /// Reading `env_file`s, which most of `config`'s lists do without.
+    pub environment_files: bool,
 }
 
 /// What a load gives.

@@ -322,10 +322,9 @@ fn go_float(value: f64) -> String {
     if value.is_infinite() {
         return if value > 0.0 { "+Inf".into() } else { "-Inf".into() };
     }
-    let exponent = if value == 0.0 { 0.0 } else { value.abs().log10().floor() };
-    if !(-4.0..21.0).contains(&exponent) {
-        let text = format!("{value:e}");
-        let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let text = format!("{value:e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    if !(-4..6).contains(&exponent.parse().unwrap_or(0)) {
         let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
         return format!("{mantissa}e{sign}{digits:0>2}");
     }
@@ -351,7 +350,9 @@ mod tests {
 
     #[test]
     fn floats_read_as_in_go() {
-        for (value, text) in [(1.5, "1.5"), (1000.0, "1000"), (1e21, "1e+21"), (0.00001, "1e-05"), (0.1, "0.1")] {
+        for (value, text) in
+            [(1.5, "1.5"), (100_000.0, "100000"), (1_234_567.5, "1.2345675e+06"), (0.00001, "1e-05"), (0.1, "0.1")]
+        {
             assert_eq!(go_float(value), text);
         }
     }

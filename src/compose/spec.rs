@@ -34,7 +34,7 @@ pub enum Presence {
     Optional,
     /// Has to be there.
     Required,
-    /// May be absent; printed as null or as an empty mapping all the same.
+    /// May be absent; its zero value is printed all the same.
     Printed,
 }
 
@@ -53,6 +53,10 @@ pub enum Kind {
     Scalar,
     /// A string or number, printed as a string.
     Number,
+    /// A string or whole number, printed as a string.
+    Whole,
+    /// A string or boolean, printed as a string.
+    Word,
     /// As `Scalar`, or nothing, printed as null.
     Variable,
     /// As `Scalar`, or nothing, printed as an empty string.
@@ -67,14 +71,18 @@ pub enum Kind {
     Integer(i64, i64),
     /// As `Integer`, but 0 is printed.
     Count(i64, i64),
+    /// As `Integer`, but of any size, and a fraction is cut off.
+    Cut,
+    /// As `Integer`, but no string.
+    Numeral(i64, i64),
     /// A number, or a string that reads as one; printed in single precision.
     Float,
     /// A size such as `64m`, printed in bytes.
     Bytes,
     /// A size as a string only.
     BytesText,
-    /// As `Bytes`, but a number must be a whole one and not negative.
-    WholeBytes,
+    /// As `Bytes`, but a number must be a whole one and not below this.
+    WholeBytes(i64),
     /// A duration such as `1m30s`; zero is printed.
     Duration,
     /// As `Duration`, but zero is not printed.
@@ -136,6 +144,10 @@ const fn printed(name: &'static str, kind: Kind) -> Field {
     Field { name, kind, presence: Presence::Printed, printed: name }
 }
 
+const fn always(name: &'static str, kind: Kind, printed: &'static str) -> Field {
+    Field { name, kind, presence: Presence::Printed, printed }
+}
+
 const fn renamed(name: &'static str, kind: Kind, printed: &'static str) -> Field {
     Field { name, kind, presence: Presence::Optional, printed }
 }
@@ -155,6 +167,8 @@ const DISTINCT: Kind = Kind::Set(&Kind::Text);
 const LABELS: Kind = Kind::Map(Keys::Free, &Kind::Label);
 const VARIABLES: Kind = Kind::Map(Keys::Free, &Kind::Variable);
 const OPTIONS: Kind = Kind::Map(Keys::Free, &Kind::Number);
+const ANY_NUMERAL: Kind = Kind::Numeral(i64::MIN, i64::MAX);
+const ANY_BYTES: Kind = Kind::WholeBytes(i64::MIN);
 
 /// The file itself.
 pub static FILE: Record = record(
@@ -175,7 +189,7 @@ pub static FILE: Record = record(
 /// An entry of `include`.
 pub static INCLUDE: Record = closed(
     "an include",
-    &[required("path", TEXTS), optional("project_directory", Kind::Text), optional("env_file", TEXTS)],
+    &[required("path", TEXTS), optional("project_directory", Kind::TextOrNull), optional("env_file", TEXTS)],
 );
 
 /// An entry of `services`.
@@ -194,13 +208,13 @@ pub static SERVICE: Record = record(
         optional("cgroup", Kind::Choice(&["host", "private"])),
         optional("cpu_count", Kind::Integer(0, i64::MAX)),
         optional("cpu_percent", Kind::Integer(0, 100)),
-        optional("cpu_period", ANY_INT),
-        optional("cpu_quota", ANY_INT),
-        optional("cpu_rt_period", ANY_INT),
-        optional("cpu_rt_runtime", ANY_INT),
+        optional("cpu_period", Kind::Cut),
+        optional("cpu_quota", Kind::Cut),
+        optional("cpu_rt_period", Kind::Cut),
+        optional("cpu_rt_runtime", Kind::Cut),
         optional("cpus", Kind::Float),
         optional("cpuset", Kind::Text),
-        optional("cpu_shares", ANY_INT),
+        optional("cpu_shares", Kind::Cut),
         printed("command", Kind::Argv),
         optional("configs", Kind::List(&Kind::Record(&GRANT))),
         optional("container_name", Kind::ContainerName),
@@ -217,11 +231,11 @@ pub static SERVICE: Record = record(
         optional("provider", Kind::Record(&PROVIDER)),
         optional("environment", VARIABLES),
         optional("env_file", Kind::List(&Kind::EnvFile)),
-        optional("expose", Kind::Set(&Kind::Number)),
+        optional("expose", Kind::Set(&Kind::Whole)),
         optional("extends", Kind::Record(&EXTENDS)),
         optional("external_links", DISTINCT),
         optional("extra_hosts", Kind::Hosts),
-        optional("group_add", Kind::Set(&Kind::Number)),
+        optional("group_add", Kind::Set(&Kind::Whole)),
         optional("gpus", Kind::List(&Kind::Record(&GPU))),
         optional("hostname", Kind::Text),
         optional("healthcheck", Kind::Record(&HEALTHCHECK)),
@@ -234,9 +248,9 @@ pub static SERVICE: Record = record(
         optional("links", DISTINCT),
         optional("logging", Kind::Record(&LOGGING)),
         optional("mem_limit", Kind::Bytes),
-        optional("mem_reservation", Kind::Bytes),
+        optional("mem_reservation", ANY_BYTES),
         optional("memswap_limit", Kind::Bytes),
-        optional("mem_swappiness", Kind::Bytes),
+        optional("mem_swappiness", ANY_BYTES),
         optional("mac_address", Kind::Text),
         optional("models", Kind::Map(Keys::Loose, &Kind::Nullable(&SERVICE_MODEL))),
         optional("network_mode", Kind::Text),
@@ -244,7 +258,7 @@ pub static SERVICE: Record = record(
         optional("oom_kill_disable", Kind::Bool),
         optional("oom_score_adj", Kind::Integer(-1000, 1000)),
         optional("pid", Kind::TextOrNull),
-        optional("pids_limit", ANY_INT),
+        optional("pids_limit", Kind::Cut),
         optional("platform", Kind::Text),
         optional("ports", Kind::List(&Kind::Record(&PORT))),
         optional("privileged", Kind::Bool),
@@ -285,8 +299,8 @@ static BUILD: Record = record(
         optional("dockerfile_inline", Kind::Text),
         optional("entitlements", TEXTS),
         optional("args", VARIABLES),
-        optional("provenance", Kind::Scalar),
-        optional("sbom", Kind::Scalar),
+        optional("provenance", Kind::Word),
+        optional("sbom", Kind::Word),
         optional("ssh", Kind::Ssh),
         optional("labels", LABELS),
         optional("cache_from", TEXTS),
@@ -299,7 +313,7 @@ static BUILD: Record = record(
         optional("network", Kind::Text),
         optional("target", Kind::Text),
         optional("secrets", Kind::List(&Kind::Record(&GRANT))),
-        optional("shm_size", Kind::Bytes),
+        optional("shm_size", ANY_BYTES),
         optional("tags", TEXTS),
         optional("ulimits", Kind::Map(Keys::Lower, &Kind::Ulimit)),
         optional("platforms", TEXTS),
@@ -336,7 +350,7 @@ static HOOK: Record = record(
 static BLKIO: Record = closed(
     "blkio_config",
     &[
-        optional("weight", Kind::Integer(0, 65_535)),
+        optional("weight", Kind::Numeral(0, 65_535)),
         optional("weight_device", Kind::List(&Kind::Record(&BLKIO_WEIGHT))),
         optional("device_read_bps", Kind::List(&Kind::Record(&BLKIO_LIMIT))),
         optional("device_read_iops", Kind::List(&Kind::Record(&BLKIO_LIMIT))),
@@ -347,11 +361,11 @@ static BLKIO: Record = closed(
 
 static BLKIO_WEIGHT: Record = closed(
     "a weight of a device",
-    &[renamed("path", Kind::Text, "Path"), renamed("weight", Kind::Count(0, 65_535), "Weight")],
+    &[always("path", Kind::Text, "Path"), always("weight", Kind::Numeral(0, 65_535), "Weight")],
 );
 
 static BLKIO_LIMIT: Record =
-    closed("a limit of a device", &[renamed("path", Kind::Text, "Path"), renamed("rate", Kind::Bytes, "Rate")]);
+    closed("a limit of a device", &[always("path", Kind::Text, "Path"), always("rate", ANY_BYTES, "Rate")]);
 
 static GRANT: Record = record(
     "a reference to a config or secret",
@@ -506,13 +520,13 @@ static ATTACHMENT: Record = record(
     &[
         optional("aliases", DISTINCT),
         optional("driver_opts", OPTIONS),
-        optional("gw_priority", ANY_INT),
+        optional("gw_priority", ANY_NUMERAL),
         optional("interface_name", Kind::Text),
         optional("ipv4_address", Kind::Text),
         optional("ipv6_address", Kind::Text),
         optional("link_local_ips", DISTINCT),
         optional("mac_address", Kind::Text),
-        optional("priority", ANY_INT),
+        optional("priority", ANY_NUMERAL),
     ],
 );
 
@@ -523,7 +537,7 @@ static PORT: Record = record(
         optional("mode", Kind::Text),
         optional("host_ip", Kind::Text),
         required("target", Kind::Integer(0, 65_535)),
-        optional("published", Kind::Number),
+        optional("published", Kind::Whole),
         optional("protocol", Kind::Text),
         optional("app_protocol", Kind::Text),
     ],
@@ -559,8 +573,10 @@ static MOUNT_VOLUME: Record = record(
     &[optional("labels", LABELS), optional("nocopy", Kind::Bool), optional("subpath", Kind::Text)],
 );
 
-static MOUNT_TMPFS: Record =
-    record("tmpfs options", &[optional("size", Kind::WholeBytes), optional("mode", Kind::Integer(0, u32::MAX as i64))]);
+static MOUNT_TMPFS: Record = record(
+    "tmpfs options",
+    &[optional("size", Kind::WholeBytes(0)), optional("mode", Kind::Integer(0, u32::MAX as i64))],
+);
 
 static MOUNT_IMAGE: Record = record("image options", &[optional("subpath", Kind::Text)]);
 
@@ -622,7 +638,7 @@ pub static SECRET: Record = record(
         optional("external", Kind::Bool),
         optional("labels", LABELS),
         optional("driver", Kind::Text),
-        optional("driver_opts", OPTIONS),
+        optional("driver_opts", Kind::Map(Keys::Free, &Kind::Whole)),
         optional("template_driver", Kind::Text),
     ],
 );
@@ -647,7 +663,7 @@ pub static MODEL: Record = record(
     &[
         optional("name", Kind::Text),
         required("model", Kind::Text),
-        optional("context_size", ANY_INT),
+        optional("context_size", ANY_NUMERAL),
         optional("runtime_flags", TEXTS),
     ],
 );

@@ -144,6 +144,59 @@ secrets: {key: {environment: FROM_HOST}}
 }
 
 #[test]
+fn the_two_hashes_see_different_files() {
+    let files = [
+        ("compose.yaml", "services: {a: {image: x, env_file: a.env, label_file: a.label}}"),
+        ("a.label", "L=${HOME}1\n"),
+    ];
+    assert!(load_files(&options(), &files).is_err());
+    let without = super::Without { environment_files: true, ..Default::default() };
+    let unread = load_files(&Options { without, ..options() }, &files).expect("valid").project;
+    let document = &unread.services["a"].document;
+    assert_eq!((&document["env_file"][0], document.get("label_file")), (&Value::from("/srv/demo/a.env"), None));
+    let read = project(&[files[0], files[1], ("a.env", "E=1\n")]);
+    let document = &read.services["a"].document;
+    assert_eq!((document.get("env_file"), &document["label_file"][0]), (None, &Value::from("/srv/demo/a.label")));
+    assert_eq!(read.document["services"]["a"].get("label_file"), None);
+    assert_eq!(read.services["a"].labels["L"], "1");
+}
+
+/// A service with one attribute as the document has it, or the message.
+fn attribute(text: &str) -> String {
+    let file = format!("services: {{a: {{image: x, {text}}}}}");
+    match load_files(&options(), &[("compose.yaml", &file)]) {
+        Ok(loaded) => {
+            let name = text.split(':').next().expect("a key");
+            loaded.project.document["services"]["a"][name].to_string()
+        }
+        Err(error) => error.diagnostics[0].message.clone(),
+    }
+}
+
+#[test]
+fn numbers_are_as_compose_takes_them() {
+    for (text, wanted) in [
+        ("cpu_shares: 1.5", "1"),
+        ("scale: 1.5", "`services.a.scale` must be a whole number"),
+        ("deploy: {resources: {limits: {pids: 2.0}}}", r#"{"resources":{"limits":{"pids":2}},"placement":{}}"#),
+        (
+            "networks: {default: {priority: '1'}}",
+            "`services.a.networks.default.priority` must be a whole number, without quotes",
+        ),
+        ("expose: [1.5]", "`services.a.expose[]` must be a string or a whole number"),
+        ("group_add: [12, a]", r#"["12","a"]"#),
+        ("labels: {a: 1234567.5, b: 0.00001}", r#"{"a":"1.2345675e+06","b":"1e-05"}"#),
+        ("mem_limit: 0", "null"),
+        ("mem_swappiness: 1.5", "`services.a.mem_swappiness` must be a whole number of bytes"),
+        ("blkio_config: {device_read_bps: [{rate: 0}]}", r#"{"device_read_bps":[{"Path":"","Rate":"0"}]}"#),
+        ("blkio_config: {weight_device: [{path: /d}]}", r#"{"weight_device":[{"Path":"/d","Weight":0}]}"#),
+        ("post_start: [{command: x, environment: ['A =1']}]", "the name of the variable `A ` ends with a space"),
+    ] {
+        assert_eq!(attribute(text), wanted, "{text}");
+    }
+}
+
+#[test]
 fn unknown_keys_of_x_wasm_are_errors() {
     insta::assert_snapshot!(messages(&[("compose.yaml", "services:\n  a:\n    image: x\n    x-wasm: {egres: []}\n")]), @r"
     error: unknown key `egres` in `services.a.x-wasm`

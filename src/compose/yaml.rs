@@ -247,7 +247,11 @@ fn scalar(span: Span, text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Resu
             if !fits {
                 return Err(Diagnostic::error(span, format!("`{text}` cannot be read as `!!{kind}`")));
             }
-            data
+            match data {
+                #[expect(clippy::cast_precision_loss, reason = "what the tag asks for")]
+                Data::Int(value) if kind == "float" => Data::Float(value as f64),
+                data => data,
+            }
         }
         _ if style == ScalarStyle::Plain => resolve(text),
         _ => Data::Text(text.to_owned()),
