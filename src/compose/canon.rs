@@ -19,10 +19,12 @@ static RULES: &[(&str, Rule)] = &[
     ("services.*.build.args", pairs),
     ("services.*.build.extra_hosts", hosts),
     ("services.*.build.labels", pairs),
+    ("services.*.build.no_cache_filter", listed),
     ("services.*.build.secrets.[]", source),
     ("services.*.build.ssh", pairs),
     ("services.*.configs.[]", source),
     ("services.*.depends_on", dependencies),
+    ("services.*.depends_on.*.required", switch),
     ("services.*.deploy.labels", pairs),
     ("services.*.deploy.resources.reservations.devices.[].options", pairs),
     ("services.*.develop.watch.[].exec.environment", pairs),
@@ -43,6 +45,7 @@ static RULES: &[(&str, Rule)] = &[
     ("services.*.networks", names),
     ("services.*.ports", ports),
     ("services.*.post_start.[].environment", pairs),
+    ("services.*.pre_start.[].environment", pairs),
     ("services.*.pre_stop.[].environment", pairs),
     ("services.*.secrets.[]", source),
     ("services.*.sysctls", pairs),
@@ -186,6 +189,15 @@ fn dependencies(node: &mut Node, canon: &mut Canon<'_>) {
             span,
             [("condition", Node::text(span, "service_started")), ("required", Node::new(span, Data::Bool(true)))],
         );
+    }
+}
+
+/// Text that variables made becomes a boolean where no other text may stand.
+fn switch(node: &mut Node, _: &mut Canon<'_>) {
+    if let Some(value) = node.as_text().and_then(values::boolean)
+        && !node.variables.is_empty()
+    {
+        node.data = Data::Bool(value);
     }
 }
 
