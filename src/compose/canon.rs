@@ -23,10 +23,12 @@ static RULES: LazyLock<Rules<Rule>> = LazyLock::new(|| {
         ("services.*.build.args", pairs),
         ("services.*.build.extra_hosts", hosts),
         ("services.*.build.labels", pairs),
+        ("services.*.build.no_cache_filter", listed),
         ("services.*.build.secrets.[]", source),
         ("services.*.build.ssh", pairs),
         ("services.*.configs.[]", source),
         ("services.*.depends_on", dependencies),
+        ("services.*.depends_on.*.required", switch),
         ("services.*.deploy.labels", pairs),
         ("services.*.deploy.resources.reservations.devices.[].options", pairs),
         ("services.*.develop.watch.[].exec.environment", environment),
@@ -47,6 +49,7 @@ static RULES: LazyLock<Rules<Rule>> = LazyLock::new(|| {
         ("services.*.networks", names),
         ("services.*.ports", ports),
         ("services.*.post_start.[].environment", environment),
+        ("services.*.pre_start.[].environment", environment),
         ("services.*.pre_stop.[].environment", environment),
         ("services.*.secrets.[]", source),
         ("services.*.sysctls", pairs),
@@ -197,6 +200,15 @@ fn dependencies(node: &mut Node, canon: &mut Canon<'_>) {
             span,
             [("condition", Node::text(span, "service_started")), ("required", Node::new(span, Data::Bool(true)))],
         );
+    }
+}
+
+/// Text that variables made becomes a boolean where no other text may stand.
+fn switch(node: &mut Node, _: &mut Canon<'_>) {
+    if let Some(value) = node.as_text().and_then(values::boolean)
+        && node.variables.is_some()
+    {
+        node.data = Data::Bool(value);
     }
 }
 

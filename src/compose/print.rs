@@ -158,11 +158,23 @@ fn strip(value: &mut Value) {
     }
 }
 
-/// Compose's YAML, unlike its JSON, leaves an unset command out.
+/// Compose's YAML, unlike its JSON, leaves an unset command out, of hooks too.
 fn without_unset_commands(document: &mut Value) {
+    let unset = |key: &str, value: &Value| matches!(key, "command" | "entrypoint") && value.is_null();
     for service in document.get_mut("services").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
-        if let Some(service) = service.as_object_mut() {
-            service.retain(|key, value| !(matches!(key.as_str(), "command" | "entrypoint") && value.is_null()));
+        let Some(service) = service.as_object_mut() else { continue };
+        service.retain(|key, value| !unset(key, value));
+        for hooks in ["pre_start", "post_start", "pre_stop"] {
+            for hook in service.get_mut(hooks).and_then(Value::as_array_mut).into_iter().flatten() {
+                hook.as_object_mut().into_iter().for_each(|hook| hook.retain(|key, value| !unset(key, value)));
+            }
+        }
+        let watch = service.get_mut("develop").and_then(|develop| develop.get_mut("watch"));
+        for rule in watch.and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+            if let Some(exec) = rule.get_mut("exec").and_then(Value::as_object_mut) {
+                exec.retain(|key, value| !unset(key, value));
+            }
+            rule.retain(|key, value| key != "exec" || value.as_object().is_some_and(|exec| !exec.is_empty()));
         }
     }
 }

@@ -247,6 +247,11 @@ fn normalize_service(service: &mut Node, environment: &Environment) {
     if let Some(variables) = service.get_mut("environment") {
         fill(variables, environment);
     }
+    if let Some(image) = service.text_at("image").filter(|image| !image.is_empty()).map(text)
+        && let Some(Data::List(hooks)) = service.get_mut("pre_start").map(|node| &mut node.data)
+    {
+        hooks.iter_mut().for_each(|hook| hook.default_key("image", image.clone()));
+    }
     if let Some(Data::List(mounts)) = service.get_mut("volumes").map(|node| &mut node.data) {
         for target in mounts.iter_mut().filter_map(|mount| mount.get_mut("target")) {
             if let Data::Text(text) = &mut target.data {

@@ -286,6 +286,7 @@ pub static SERVICE: Record = record(
         optional("volumes", Kind::List(&Kind::Record(&MOUNT))),
         optional("volumes_from", DISTINCT),
         optional("working_dir", Kind::Text),
+        optional("pre_start", Kind::List(&Kind::Record(&PRE_START))),
         optional("post_start", Kind::List(&Kind::Record(&HOOK))),
         optional("pre_stop", Kind::List(&Kind::Record(&HOOK))),
     ],
@@ -306,6 +307,7 @@ static BUILD: Record = record(
         optional("cache_from", TEXTS),
         optional("cache_to", TEXTS),
         optional("no_cache", Kind::Bool),
+        optional("no_cache_filter", TEXTS),
         optional("additional_contexts", LABELS),
         optional("pull", Kind::Bool),
         optional("extra_hosts", Kind::Hosts),
@@ -344,6 +346,20 @@ static HOOK: Record = record(
         optional("privileged", Kind::Bool),
         optional("working_dir", Kind::Text),
         optional("environment", VARIABLES),
+    ],
+);
+
+/// A hook that runs in a container of its own, so that it can do with the command of its image.
+static PRE_START: Record = record(
+    "a hook",
+    &[
+        printed("command", Kind::Argv),
+        optional("image", Kind::Text),
+        optional("user", Kind::Text),
+        optional("privileged", Kind::Bool),
+        optional("working_dir", Kind::Text),
+        optional("environment", VARIABLES),
+        optional("per_replica", Kind::Bool),
     ],
 );
 

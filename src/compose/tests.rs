@@ -222,9 +222,68 @@ fn later_files_override() {
     assert_eq!(web.build.as_ref().map(|build| build.context.as_str()), Some("/srv/demo"));
 }
 
+/// Keys and forms of the specification that are newer than docker compose 2.40.3.
+#[test]
+fn newer_keys_are_read_in_all_their_forms() {
+    let cases = [
+        ("build: {context: /b, no_cache_filter: base}", "{}", "build/no_cache_filter", r#"["base"]"#),
+        (
+            "build: {no_cache_filter: [a, b]}",
+            "build: {no_cache_filter: c}",
+            "build/no_cache_filter",
+            r#"["a","b","c"]"#,
+        ),
+        ("image: a\n    pre_start: [{}]", "{}", "pre_start", r#"[{"command":null,"image":"a"}]"#),
+        (
+            "image: a\n    pre_start: [{command: \"x 'y z'\", per_replica: \"${YES}\", privileged: true, image: i}]",
+            "pre_start: [{command: [z], environment: [A=1, B], user: u, working_dir: /w, x-mine: 1, per_replica: false}]",
+            "pre_start",
+            r#"[{"command":["x","y z"],"image":"i","privileged":true,"per_replica":true},
+                {"command":["z"],"image":"a","user":"u","working_dir":"/w","environment":{"A":"1","B":null},"x-mine":1}]"#,
+        ),
+        ("build: .\n    pre_start: [{command: x}]", "{}", "pre_start", r#"[{"command":["x"]}]"#),
+        (
+            "image: a\n    depends_on: {b: {condition: service_started, required: \"${NO}\"}}",
+            "{}",
+            "depends_on/b",
+            r#"{"condition":"service_started","required":false}"#,
+        ),
+    ];
+    let environment = BTreeMap::from([("YES", "true"), ("NO", "false")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+    let options = Options { environment, ..options() };
+    for (service, over, key, expected) in cases {
+        let file = |service: &str| format!("services:\n  a:\n    {service}\n");
+        let (text, over) = (file(service) + "  b: {image: b}\n", file(over));
+        let files = [("compose.yaml", text.as_str()), ("compose.override.yaml", over.as_str())];
+        let loaded = load_files(&options, &files)
+            .unwrap_or_else(|error| panic!("{}", render(&error.diagnostics, &error.sources, Colour::Never)));
+        let expected: Value = serde_json::from_str(expected).unwrap();
+        let value = loaded.project.document.pointer(&format!("/services/a/{key}"));
+        assert_eq!(value, Some(&expected), "{service}");
+    }
+}
+
+#[test]
+fn what_newer_keys_do_not_take_is_refused() {
+    for (service, message) in [
+        ("build: {no_cache_filter: {a: b}}", "`services.a.build.no_cache_filter` must be a list"),
+        ("pre_start: {command: x}", "`services.a.pre_start` must be a list"),
+        ("pre_start: [{command: x, imgae: y}]", "unknown key `imgae` in `services.a.pre_start[]`"),
+        ("post_start: [{command: x, image: y}]", "unknown key `image` in `services.a.post_start[]`"),
+        ("depends_on: {b: {condition: service_started, required: \"true\"}}", "must be `true` or `false`"),
+    ] {
+        let all = messages(&[(
+            "compose.yaml",
+            &format!("services:\n  a:\n    image: a\n    {service}\n  b: {{image: b}}\n"),
+        )]);
+        assert!(all.contains(message), "{all}");
+    }
+}
+
 #[test]
 fn what_config_prints_loads_to_the_same() {
-    let files = [("compose.yaml", "services: {web: {image: a, command: echo $$HOME, labels: {a: $$x}}}")];
+    let text = "services: {web: {image: a, command: echo $$HOME, labels: {a: $$x}, pre_start: [{}], build: {no_cache_filter: b}}}";
+    let files = [("compose.yaml", text)];
     let first = project(&files).document;
     for format in [print::Format::Yaml, print::Format::Json] {
         let text = print::document(first.clone(), format, print::Dollars::Escape);

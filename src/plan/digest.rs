@@ -114,6 +114,7 @@ static SERVICE: Order = Order {
         "volumes",
         "volumes_from",
         "working_dir",
+        "pre_start",
         "post_start",
         "pre_stop",
     ],
@@ -130,6 +131,7 @@ static SERVICE: Order = Order {
         ("models", Inner::Each(&MODEL)),
         ("networks", Inner::Each(&ATTACHMENT)),
         ("ports", Inner::One(&PORT)),
+        ("pre_start", Inner::One(&HOOK)),
         ("post_start", Inner::One(&HOOK)),
         ("pre_stop", Inner::One(&HOOK)),
         ("provider", Inner::One(&PROVIDER)),
@@ -194,7 +196,7 @@ static WATCH: Order = Order {
     keys: &["path", "action", "target", "exec", "include", "ignore", "initial_sync"],
     inner: &[("exec", Inner::One(&HOOK))],
 };
-static HOOK: Order = flat(&["command", "user", "privileged", "working_dir", "environment"]);
+static HOOK: Order = flat(&["command", "image", "user", "privileged", "working_dir", "environment", "per_replica"]);
 static DEVICE: Order = flat(&["source", "target", "permissions"]);
 static DEVICE_REQUEST: Order = flat(&["capabilities", "driver", "count", "device_ids", "options"]);
 static HEALTHCHECK: Order =
@@ -410,6 +412,18 @@ mod tests {
         for (service, hash) in services {
             assert_eq!(service_hash(&json(service)), hash, "{service}");
         }
+    }
+
+    #[test]
+    fn hooks_are_written_in_the_order_of_compose() {
+        let service = r#"{"pre_stop":[{"command":["c"]}],"pre_start":[{"per_replica":true,"user":"u","image":"i","command":null}],
+            "working_dir":"/w","post_start":[{"user":"u","command":["b"]}]}"#;
+        let mut text = String::new();
+        write(&json(service), Some(&Inner::One(&SERVICE)), &mut text);
+        assert_eq!(
+            text,
+            r#"{"working_dir":"/w","pre_start":[{"command":null,"image":"i","user":"u","per_replica":true}],"post_start":[{"command":["b"],"user":"u"}],"pre_stop":[{"command":["c"]}]}"#
+        );
     }
 
     #[test]
