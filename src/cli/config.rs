@@ -10,7 +10,8 @@ use super::outcome::{Failure, Outcome};
 use super::output;
 use super::settings::Settings;
 use crate::compose::print::{self, Dollars, Format, List};
-use crate::compose::{self, Disk, Options, Without};
+use crate::compose::{self, Disk, LoadError, Options, Without};
+use crate::diag::{self, Diagnostic, Sources};
 use crate::model::{Project, ServiceName};
 use crate::plan::digest;
 
@@ -45,16 +46,16 @@ pub fn config(settings: &Settings, args: &Config) -> Outcome {
 
 fn text(args: &Config, format: Format, options: &Options) -> Result<String, Failure> {
     if args.variables || args.no_interpolate {
-        let model = compose::model(options, &Disk).map_err(|error| Failure::Load(Box::new(error)))?;
-        load::warn(&model.warnings, &model.sources);
+        let model = compose::model(options, &Disk).map_err(|error| failed(error, format))?;
+        warn(&model.warnings, &model.sources, format);
         return Ok(if args.variables {
             print::variables(&model.references, format)
         } else {
             print::document(model.document, format, Dollars::Keep)
         });
     }
-    let mut loaded = compose::load(options, &Disk).map_err(|error| Failure::Load(Box::new(error)))?;
-    load::warn(&loaded.warnings, &loaded.sources);
+    let mut loaded = compose::load(options, &Disk).map_err(|error| failed(error, format))?;
+    warn(&loaded.warnings, &loaded.sources, format);
     if args.environment {
         return Ok(lines(&print::environment(&loaded.environment)));
     }
@@ -74,6 +75,25 @@ fn text(args: &Config, format: Format, options: &Options) -> Result<String, Fail
     match &args.hash {
         Some(wanted) => hashes(&loaded.project, wanted),
         None => Ok(print::document(document, format, Dollars::Escape)),
+    }
+}
+
+/// What is wrong, as text or, where JSON is asked for, as data; on standard error either way.
+fn failed(error: LoadError, format: Format) -> Failure {
+    match format {
+        Format::Yaml => Failure::Load(Box::new(error)),
+        Format::Json => {
+            output::complain(&diag::json(&error.diagnostics, &error.sources));
+            Failure::Told(1)
+        }
+    }
+}
+
+fn warn(warnings: &[Diagnostic], sources: &Sources, format: Format) {
+    match format {
+        Format::Yaml => load::warn(warnings, sources),
+        Format::Json if warnings.is_empty() => {}
+        Format::Json => output::complain(&diag::json(warnings, sources)),
     }
 }
 

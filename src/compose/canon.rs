@@ -9,7 +9,7 @@ use super::merge;
 use super::node::{Data, Key, Map, Node};
 use super::rules::{Place, Rules};
 use super::values;
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Diagnostics};
 
 type Rule = fn(&mut Node, &mut Canon<'_>);
 
@@ -70,7 +70,7 @@ static RULES: LazyLock<Rules<Rule>> = LazyLock::new(|| {
 /// What rules may report to.
 pub struct Canon<'d> {
     /// What is wrong so far.
-    pub diagnostics: &'d mut Vec<Diagnostic>,
+    pub diagnostics: &'d mut Diagnostics,
     /// Variables are still in place: a text that cannot be parsed stays as it is.
     pub uninterpolated: bool,
 }

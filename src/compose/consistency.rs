@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::merge;
-use super::node::{Data, Map, Node};
-use super::values;
-use crate::diag::Diagnostic;
+use super::node::{Data, Key, Map, Node};
+use super::{spec, values};
+use crate::diag::{Diagnostic, Diagnostics};
 use crate::model::graph::ServiceGraph;
 use crate::model::{Condition, ServiceName};
 
@@ -36,7 +36,7 @@ fn services(root: &Node) -> Option<&Map> {
 }
 
 /// What each model, included ones too, must hold on its own.
-pub fn check_model(root: &Node, diagnostics: &mut Vec<Diagnostic>) {
+pub fn check_model(root: &Node, diagnostics: &mut Diagnostics) {
     for (key, volume) in section(root, "volumes") {
         external_alone(volume, &format!("volumes.{}", key.text), diagnostics);
     }
@@ -97,7 +97,7 @@ pub fn check_model(root: &Node, diagnostics: &mut Vec<Diagnostic>) {
     }
 }
 
-fn external_alone(entry: &Node, path: &str, diagnostics: &mut Vec<Diagnostic>) {
+fn external_alone(entry: &Node, path: &str, diagnostics: &mut Diagnostics) {
     let Some(map) = entry.as_map() else { return };
     if !matches!(map.get("external").map(|node| &node.data), Some(Data::Bool(true))) {
         return;
@@ -110,7 +110,7 @@ fn external_alone(entry: &Node, path: &str, diagnostics: &mut Vec<Diagnostic>) {
     }
 }
 
-fn section<'n>(root: &'n Node, name: &str) -> impl Iterator<Item = (&'n super::node::Key, &'n Node)> {
+fn section<'n>(root: &'n Node, name: &str) -> impl Iterator<Item = (&'n Key, &'n Node)> {
     root.get(name).and_then(Node::as_map).into_iter().flatten()
 }
 
@@ -118,12 +118,15 @@ fn list<'n>(node: &'n Node, key: &str) -> &'n [Node] {
     node.get(key).and_then(Node::as_list).unwrap_or_default()
 }
 
-/// What the whole project must hold, for the services that are enabled.
-pub fn check(root: &Node, enabled: &BTreeSet<String>, diagnostics: &mut Vec<Diagnostic>) {
+/// What the whole project must hold, for the services that are enabled. What the services `unextended` lack may be in
+/// the base they did not get.
+pub fn check(root: &Node, enabled: &BTreeSet<String>, unextended: &BTreeSet<String>, diagnostics: &mut Diagnostics) {
     let Some(services) = services(root) else { return };
     for (key, service) in services.iter().filter(|(key, _)| enabled.contains(&*key.text)) {
         let mut check = Check { root, services, enabled, name: &key.text, service, diagnostics };
-        check.image_or_build(key.span);
+        if !unextended.contains(&*key.text) {
+            check.image_or_build(key.span);
+        }
         check.build();
         check.references();
         check.dependencies();
@@ -151,12 +154,19 @@ struct Check<'n, 'd> {
     enabled: &'n BTreeSet<String>,
     name: &'n str,
     service: &'n Node,
-    diagnostics: &'d mut Vec<Diagnostic>,
+    diagnostics: &'d mut Diagnostics,
 }
 
 impl<'n> Check<'n, '_> {
     fn image_or_build(&mut self, span: crate::diag::Span) {
-        let given = self.service.text_at("image").is_some_and(|image| !image.is_empty());
+        // A key that is not known may be one of these, misspelt; it is reported already.
+        let misspelt = |key: &Key| {
+            !key.text.starts_with("x-") && spec::SERVICE.fields.iter().all(|field| field.name != &*key.text)
+        };
+        if self.service.as_map().is_none_or(|service| service.keys().any(misspelt)) {
+            return;
+        }
+        let given = self.service.get("image").is_some_and(|image| !image.is_null() && image.as_text() != Some(""));
         let module = self.service.get("x-wasm").is_some_and(|wasm| wasm.get("module").is_some());
         if !given && !module && self.service.get("build").is_none() && self.service.get("provider").is_none() {
             self.diagnostics.push(
@@ -179,7 +189,10 @@ impl<'n> Check<'n, '_> {
                     self.diagnostics
                         .push(context.error(format!("service `{target}` is not built, so it is no build context")));
                 }
-                _ => self.unknown(context, "service", target, merge::keys(self.services)),
+                _ => {
+                    let unknown = self.unknown(context, "service", target, merge::keys(self.services));
+                    self.diagnostics.push(unknown);
+                }
             }
         }
         let platforms = list(build, "platforms");
@@ -229,21 +242,19 @@ impl<'n> Check<'n, '_> {
         let Some(reference) = reference else { return };
         let entries = self.root.get(section).and_then(Node::as_map);
         if !entries.is_some_and(|entries| entries.contains_key(name)) {
-            self.unknown(reference, what, name, entries.into_iter().flat_map(merge::keys));
-            if let Some(last) = self.diagnostics.last_mut() {
-                last.hints.push(format!("declare it at the top level: `{section}: {{{name}: {{}}}}`"));
-            }
+            let unknown = self.unknown(reference, what, name, entries.into_iter().flat_map(merge::keys));
+            self.diagnostics.push(unknown.hint(format!("declare it at the top level: `{section}: {{{name}: {{}}}}`")));
         }
     }
 
-    fn unknown<'c>(&mut self, place: &Node, what: &str, name: &str, known: impl Iterator<Item = &'c str>) {
+    fn unknown<'c>(&self, place: &Node, what: &str, name: &str, known: impl Iterator<Item = &'c str>) -> Diagnostic {
         let mut diagnostic = place
             .error(format!("service `{}` refers to the {what} `{name}`, which is not defined", self.name))
             .label(format!("no such {what}"));
         if let Some(similar) = values::similar(name, known) {
             diagnostic = diagnostic.hint(format!("did you mean `{similar}`?"));
         }
-        self.diagnostics.push(diagnostic);
+        diagnostic
     }
 
     fn dependencies(&mut self) {

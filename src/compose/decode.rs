@@ -14,7 +14,7 @@ use super::interpolate::Environment;
 use super::locate::Located;
 use super::node::{Data, Node, Path};
 use super::{Loader, consistency, dotenv, files, resolve, spec, values};
-use crate::diag::{Diagnostic, FileId};
+use crate::diag::{Diagnostics, FileId};
 use crate::model::{
     Attachment, Build, Bytes, Condition, Dependency, ExposedPort, FileContent, FileGrant, HealthTest, Healthcheck,
     HostPort, Ipam, IpamPool, Logging, Mount, MountSource, Network, NetworkKey, NetworkMode, Port, Project,
@@ -102,7 +102,7 @@ pub(super) struct Parts<'p> {
 }
 
 /// Decodes a checked document.
-pub(super) fn project(parts: Parts<'_>, diagnostics: &mut Vec<Diagnostic>) -> Project {
+pub(super) fn project(parts: Parts<'_>, diagnostics: &mut Diagnostics) -> Project {
     let Parts { name, located, files, mut document, root, enabled, home } = parts;
     let mut decoder = Decoder { diagnostics, directory: &located.directory, home: home.as_deref() };
     let (mut services, mut disabled) = (IndexMap::new(), IndexMap::new());
@@ -259,7 +259,7 @@ fn volume(key: &str, value: &Value) -> Volume {
 }
 
 struct Decoder<'d> {
-    diagnostics: &'d mut Vec<Diagnostic>,
+    diagnostics: &'d mut Diagnostics,
     directory: &'d FilePath,
     home: Option<&'d FilePath>,
 }

@@ -11,7 +11,7 @@ use serde_json::{Map as Object, Value};
 use super::node::{self, Data, Directive, Map, Node, Path};
 use super::spec::{Field, Keys, Kind, Presence, Record};
 use super::{values, words};
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Diagnostics};
 use crate::model::quantity::go_duration;
 
 /// What is checked.
@@ -26,7 +26,7 @@ pub enum Scope {
 /// Walks nodes by the tables.
 pub struct Printer<'d> {
     /// What is wrong so far.
-    pub diagnostics: &'d mut Vec<Diagnostic>,
+    pub diagnostics: &'d mut Diagnostics,
     /// What is looked at.
     pub scope: Scope,
 }
@@ -38,6 +38,9 @@ impl Printer<'_> {
             self.wrong(node, path, "a mapping");
             return None;
         };
+        if self.diagnostics.is_full() {
+            return None;
+        }
         self.unknown_keys(map, record, path);
         let mut object = Object::new();
         for field in record.fields {
@@ -247,6 +250,9 @@ impl Printer<'_> {
     }
 
     fn wrong(&mut self, node: &Node, path: &Path<'_>, wanted: &str) -> Option<Value> {
+        if self.diagnostics.is_full() {
+            return None;
+        }
         let mut diagnostic =
             node.error(format!("`{path}` must be {wanted}")).label(format!("this is {}", node.describe()));
         if wanted == "a string" && node.scalar().is_some() {

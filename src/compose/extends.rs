@@ -35,6 +35,7 @@ pub(super) fn apply(loader: &mut Loader<'_>, document: &mut Node, file: &FilePat
                 services.insert(key, merged);
             }
             None => {
+                loader.unextended.insert(key.text.to_string());
                 if let Some(service) = services.get_mut(&*key.text).and_then(Node::as_map_mut) {
                     service.shift_remove("extends");
                 }

@@ -8,7 +8,7 @@ use super::document::{Printer, Scope};
 use super::interpolate::Environment;
 use super::node::{Data, Key, Node, Path};
 use super::{Loader, files, locate, spec};
-use crate::diag::{Diagnostic, Severity};
+use crate::diag::{Diagnostic, Diagnostics, Severity};
 
 /// What an included project adds.
 const SECTIONS: [&str; 6] = ["services", "volumes", "networks", "secrets", "configs", "models"];
@@ -35,22 +35,18 @@ pub(super) fn apply(
     };
     for entry in entries {
         let include = Path::ROOT.key("include");
-        let before = loader.diagnostics.len();
-        Printer { diagnostics: &mut loader.diagnostics, scope: Scope::Whole }.record(
-            &entry,
-            &spec::INCLUDE,
-            &include.element(),
-        );
-        for diagnostic in &mut loader.diagnostics[before..] {
-            if diagnostic.message.starts_with("unknown key") {
-                diagnostic.severity = Severity::Warning;
-            }
+        let mut wrong = Diagnostics::default();
+        Printer { diagnostics: &mut wrong, scope: Scope::Whole }.record(&entry, &spec::INCLUDE, &include.element());
+        let mut wrong = wrong.sorted();
+        for diagnostic in wrong.iter_mut().filter(|diagnostic| diagnostic.message.starts_with("unknown key")) {
+            diagnostic.severity = Severity::Warning;
         }
-        if loader.diagnostics[before..].iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
-            continue;
-        }
-        if let Some(model) = one(loader, &entry, directory, environment, trail) {
-            join(loader, document, model);
+        let usable = wrong.iter().all(|diagnostic| diagnostic.severity == Severity::Warning);
+        loader.diagnostics.extend(wrong);
+        let model = if usable { one(loader, &entry, directory, environment, trail) } else { None };
+        match model {
+            Some(model) => join(loader, document, model),
+            None => loader.complete = false,
         }
     }
 }

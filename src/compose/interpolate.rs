@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::node::{Data, Node};
-use crate::diag::{Diagnostic, Span};
+use crate::diag::{Diagnostic, Diagnostics, Span};
 
 /// The variables a project sees.
 pub type Environment = BTreeMap<String, String>;
@@ -40,7 +40,7 @@ pub enum Fault {
 }
 
 /// Replaces the variables in all scalars below `node`.
-pub fn interpolate(node: &mut Node, environment: &Environment, diagnostics: &mut Vec<Diagnostic>) {
+pub fn interpolate(node: &mut Node, environment: &Environment, diagnostics: &mut Diagnostics) {
     match &mut node.data {
         Data::Text(text) if text.contains('$') => {
             let mut seen = Seen::default();

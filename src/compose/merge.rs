@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use super::node::{Data, Directive, Map, Node, Path};
 use super::rules::{Place, Rules};
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Diagnostics};
 
 /// How two values under one key become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,13 +98,13 @@ pub enum Directives {
 }
 
 /// Merges a document into the ones before it.
-pub fn documents(base: &mut Node, over: Node, directives: Directives, diagnostics: &mut Vec<Diagnostic>) {
+pub fn documents(base: &mut Node, over: Node, directives: Directives, diagnostics: &mut Diagnostics) {
     let mut merge = Merge { directives, diagnostics };
     merge.at(base, over, &Path::ROOT, At::root());
 }
 
 /// Merges an extending service into its base.
-pub fn service(base: &mut Node, over: Node, name: &str, diagnostics: &mut Vec<Diagnostic>) {
+pub fn service(base: &mut Node, over: Node, name: &str, diagnostics: &mut Diagnostics) {
     let services = Path::ROOT.key("services");
     let at = At::root().key("services").key(name);
     Merge { directives: Directives::Keep, diagnostics }.at(base, over, &services.key(name), at);
@@ -132,7 +132,7 @@ impl At {
 
 struct Merge<'d> {
     directives: Directives,
-    diagnostics: &'d mut Vec<Diagnostic>,
+    diagnostics: &'d mut Diagnostics,
 }
 
 impl Merge<'_> {

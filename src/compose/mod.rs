@@ -27,7 +27,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path as FilePath, PathBuf};
 
 use indexmap::IndexMap;
@@ -36,7 +36,7 @@ use serde_json::Value;
 pub use files::{Disk, Files, Memory};
 pub use interpolate::{Environment, Reference};
 
-use crate::diag::{Diagnostic, FileId, Severity, Sources};
+use crate::diag::{Diagnostic, Diagnostics, FileId, Sources};
 use crate::model::Project;
 use document::{Printer, Scope};
 use locate::{Chosen, Located};
@@ -164,7 +164,6 @@ fn run(loader: &mut Loader<'_>, options: &Options) -> Option<(Project, Environme
     if !options.without.normalization {
         resolve::normalize(&mut root, &name, &located.environment);
     }
-    loader.sound()?;
     let mut profiles = options.profiles.clone();
     if profiles.is_empty() {
         let listed = located.environment.get("COMPOSE_PROFILES").cloned().unwrap_or_default();
@@ -176,11 +175,10 @@ fn run(loader: &mut Loader<'_>, options: &Options) -> Option<(Project, Environme
         &Path::ROOT,
     )?;
     let enabled = consistency::enabled(&root, &profiles, &options.enable);
-    if !options.without.consistency {
-        consistency::check(&root, &enabled, &mut loader.diagnostics);
+    if !options.without.consistency && loader.complete {
+        consistency::check(&root, &enabled, &loader.unextended, &mut loader.diagnostics);
     }
     decode::environment_files(loader, &mut document, &root, &enabled, &located.environment);
-    loader.sound()?;
     let project = decode::project(
         decode::Parts {
             name,
@@ -227,7 +225,7 @@ enum Check {
 pub(crate) struct Loader<'f> {
     files: &'f dyn Files,
     sources: Sources,
-    diagnostics: Vec<Diagnostic>,
+    diagnostics: Diagnostics,
     without: Without,
     directory: PathBuf,
     home: Option<PathBuf>,
@@ -237,6 +235,10 @@ pub(crate) struct Loader<'f> {
     parsed: HashMap<FileId, Vec<Node>>,
     /// The variables at work while a document is read.
     environment: Environment,
+    /// Every file that is named could be read: a name that is not defined is wrong, not missing with a file.
+    complete: bool,
+    /// Services whose base could not be found.
+    unextended: BTreeSet<String>,
 }
 
 impl<'f> Loader<'f> {
@@ -244,7 +246,7 @@ impl<'f> Loader<'f> {
         Self {
             files,
             sources: Sources::default(),
-            diagnostics: Vec::new(),
+            diagnostics: Diagnostics::default(),
             without: options.without,
             directory: options.directory.clone(),
             home: options.environment.get("HOME").filter(|home| !home.is_empty()).map(PathBuf::from),
@@ -252,36 +254,22 @@ impl<'f> Loader<'f> {
             opened: IndexMap::new(),
             parsed: HashMap::new(),
             environment: Environment::new(),
+            complete: true,
+            unextended: BTreeSet::new(),
         }
     }
 
     fn finish<T, L>(
-        mut self,
+        self,
         result: Option<T>,
         loaded: impl FnOnce(T, Sources, Vec<Diagnostic>) -> L,
     ) -> Result<L, LoadError> {
-        let mut seen: Vec<Diagnostic> = Vec::new();
-        self.diagnostics.sort_by_key(|diagnostic| diagnostic.span);
-        for diagnostic in self.diagnostics {
-            let warned = |earlier: &Diagnostic| {
-                diagnostic.severity == Severity::Warning && earlier.message == diagnostic.message
-            };
-            if !seen.iter().any(|earlier| *earlier == diagnostic || warned(earlier)) {
-                seen.push(diagnostic);
-            }
-        }
+        let sound = !self.diagnostics.has_errors();
+        let diagnostics = self.diagnostics.sorted();
         match result {
-            Some(result) if !seen.iter().any(|diagnostic| diagnostic.severity == Severity::Error) => {
-                Ok(loaded(result, self.sources, seen))
-            }
-            _ => Err(LoadError { diagnostics: seen, sources: self.sources }),
+            Some(result) if sound => Ok(loaded(result, self.sources, diagnostics)),
+            _ => Err(LoadError { diagnostics, sources: self.sources }),
         }
-    }
-
-    /// Nothing when an error was found so far: what follows would only repeat it in other words.
-    fn sound(&self) -> Option<()> {
-        let error = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;
-        (!self.diagnostics.iter().any(error)).then_some(())
     }
 
     fn home(&self) -> Option<PathBuf> {
@@ -335,7 +323,7 @@ impl<'f> Loader<'f> {
         let mut files = Vec::new();
         for file in &located.files {
             match file {
-                Chosen::File(path) => files.push((path.clone(), self.open(path, None)?)),
+                Chosen::File(path) => files.extend(self.open(path, None).map(|id| (path.clone(), id))),
                 Chosen::Stdin => {
                     let Some(text) = self.stdin.take() else {
                         self.diagnostics.push(Diagnostic::error(None, "`-f -` needs a compose file on standard input"));
@@ -345,6 +333,7 @@ impl<'f> Loader<'f> {
                 }
             }
         }
+        self.complete = files.len() == located.files.len();
         Some(files)
     }
 
@@ -394,7 +383,7 @@ impl<'f> Loader<'f> {
             for name in documents.iter().filter_map(|document| document.get("name")) {
                 let mut name = name.clone();
                 if !self.without.interpolation {
-                    interpolate::interpolate(&mut name, environment, &mut Vec::new());
+                    interpolate::interpolate(&mut name, environment, &mut Diagnostics::default());
                 }
                 found = name.as_text().filter(|name| !name.is_empty()).map(str::to_owned).or(found);
             }
@@ -485,7 +474,7 @@ impl<'f> Loader<'f> {
     }
 }
 
-fn check_part(document: &Node, diagnostics: &mut Vec<Diagnostic>) {
+fn check_part(document: &Node, diagnostics: &mut Diagnostics) {
     if let Some(name) = document.get("name").filter(|name| name.is_null()) {
         diagnostics.push(name.error("`name` must be a string").label("this is nothing"));
     }
@@ -499,7 +488,7 @@ fn check_part(document: &Node, diagnostics: &mut Vec<Diagnostic>) {
     }
 }
 
-fn merge_into(whole: &mut Option<Node>, document: Node, diagnostics: &mut Vec<Diagnostic>) {
+fn merge_into(whole: &mut Option<Node>, document: Node, diagnostics: &mut Diagnostics) {
     match whole {
         None => {
             let mut document = document;

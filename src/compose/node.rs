@@ -275,11 +275,6 @@ impl<'p> Path<'p> {
         self.key(ELEMENT)
     }
 
-    /// The last key.
-    pub fn last(&self) -> &'p str {
-        self.part
-    }
-
     /// Whether it is the root.
     pub fn is_root(&self) -> bool {
         self.parent.is_none()
