@@ -17,6 +17,7 @@ mod locate;
 mod merge;
 mod node;
 pub mod print;
+mod repair;
 mod resolve;
 mod rules;
 mod spec;

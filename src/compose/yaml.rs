@@ -9,6 +9,7 @@ use std::rc::Rc;
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 
 use super::node::{Data, Directive, Key, Map, Node};
+use super::repair::Repaired;
 use crate::diag::{Diagnostic, FileId, Span};
 
 /// Deeper nesting is refused; no compose file comes near it.
@@ -20,9 +21,27 @@ const MAX_NODES: usize = 500_000;
 pub fn parse(file: FileId, text: &str) -> Result<Vec<Node>, Diagnostic> {
     let skipped = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     reject_control_characters(file, text)?;
-    let offsets = Offsets::of(file, text, skipped);
-    let mut builder = Builder { offsets: &offsets, anchors: HashMap::new(), keys: HashSet::default(), nodes: 0 };
-    let mut events = Parser::new_from_str(&text[skipped..]);
+    let mut repaired = Repaired::new(&text[skipped..]);
+    loop {
+        let offsets = Offsets::of(file, &repaired, skipped, text.len());
+        match documents(repaired.text(), &offsets) {
+            Err(diagnostic) => {
+                let fault = Parser::new_from_str(repaired.text()).find_map(Result::err);
+                let fault = fault.map(|error| (error.info().to_owned(), error.marker().index()));
+                let at = |index| repaired.text().char_indices().nth(index).map_or(repaired.text().len(), |(at, _)| at);
+                match fault.map(|(complaint, index)| (complaint, at(index))) {
+                    Some((complaint, at)) if repaired.repair(&complaint, at) => {}
+                    _ => return Err(diagnostic),
+                }
+            }
+            documents => return documents,
+        }
+    }
+}
+
+fn documents(text: &str, offsets: &Offsets) -> Result<Vec<Node>, Diagnostic> {
+    let mut builder = Builder { offsets, anchors: HashMap::new(), keys: HashSet::default(), nodes: 0 };
+    let mut events = Parser::new_from_str(text);
     let mut documents = Vec::new();
     while let Some(event) = events.next_event() {
         match event.map_err(|error| offsets.syntax_error(&error))? {
@@ -141,16 +160,23 @@ impl Builder<'_> {
         tag: Option<&Tag>,
         depth: usize,
     ) -> Result<(Node, usize), Diagnostic> {
-        let (mut map, mut inherited, mut total) = (Map::default(), Vec::new(), 1);
+        let (mut map, mut inherited, mut total) = (Map::default(), None, 1);
         let extent = loop {
             if let Some(closing) = self.closed(events, |event| matches!(event, Event::MappingEnd))? {
                 break self.extent(span, closing);
             }
+            let merges =
+                matches!(events.peek(), Some(Ok((Event::Scalar(text, ScalarStyle::Plain, ..), _))) if text == "<<");
             let (key, _) = self.node(events, depth + 1)?;
             let (value, count) = self.node(events, depth + 1)?;
             total += count + 1;
-            if matches!(&key.data, Data::Text(text) if text == "<<") {
-                inherited.push((key.span, value));
+            if merges {
+                if let Some((earlier, _)) = inherited {
+                    return Err(Diagnostic::error(key.span, "the key `<<` is there twice")
+                        .related(earlier, "first here")
+                        .hint("write one with a list: `<<: [*a, *b]`"));
+                }
+                inherited = Some((key.span, value));
                 continue;
             }
             let Data::Text(text) = &key.data else {
@@ -164,7 +190,7 @@ impl Builder<'_> {
             let text = self.key(text);
             map.insert(Key { text, span: key.span }, value);
         };
-        for (at, value) in inherited {
+        if let Some((at, value)) = inherited {
             inherit(&mut map, at, value)?;
         }
         Ok((tagged(Node::new(extent, Data::Map(map)), tag), total))
@@ -253,10 +279,15 @@ fn scalar(span: Span, text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Resu
                 data => data,
             }
         }
-        _ if style == ScalarStyle::Plain => resolve(text),
+        None | Some("timestamp") if style == ScalarStyle::Plain && tag.is_none_or(is_open) => resolve(text),
         _ => Data::Text(text.to_owned()),
     };
     Ok(tagged(Node::new(span, data), tag))
+}
+
+/// `!` and `!!timestamp`, which leave it to the scalar what it is.
+fn is_open(tag: &Tag) -> bool {
+    tag.is_yaml_core_schema() || tag.suffix.is_empty() || tag.suffix == "!"
 }
 
 /// A plain scalar as go-yaml v3 resolves it.
@@ -280,7 +311,7 @@ fn resolve(text: &str) -> Data {
     if let Some(value) = go_integer(&digits) {
         return Data::Int(value);
     }
-    match is_float(&digits).then(|| digits.parse::<f64>().ok()).flatten() {
+    match is_float(&digits).then(|| digits.parse().ok().filter(|value: &f64| value.is_finite())).flatten() {
         Some(value) => Data::Float(value),
         None => Data::Text(text.to_owned()),
     }
@@ -323,19 +354,46 @@ fn is_float(text: &str) -> bool {
     mantissa_ok && exponent.is_none_or(|exponent| !exponent.is_empty() && digits(exponent))
 }
 
-/// `2024-01-02`, with a time or not.
+/// `2024-01-02`, with a time or not: `T15:04:05` with its zone, or ` 15:04:05` without.
 fn is_date(text: &str) -> bool {
-    let (date, time) = text.split_once(['T', 't', ' ']).map_or((text, None), |(date, time)| (date, Some(time)));
+    let at = text.find(['T', 't', ' ']).unwrap_or(text.len());
+    let (date, time) = text.split_at(at);
     let parts: Vec<_> = date.split('-').collect();
     let [year, month, day] = parts.as_slice() else { return false };
-    let number = |part: &str, widths: std::ops::RangeInclusive<usize>, limit: u32| {
-        widths.contains(&part.len()) && part.parse::<u32>().is_ok_and(|value| (1..=limit).contains(&value))
+    let number = |part: &str, width: usize| match part.parse::<u32>() {
+        Ok(value) if (1..=width).contains(&part.len()) && !part.starts_with('+') => Some(value),
+        _ => None,
     };
-    let date_ok = year.len() == 4
-        && year.bytes().all(|byte| byte.is_ascii_digit())
-        && number(month, 1..=2, 12)
-        && number(day, 1..=2, 31);
-    date_ok && time.is_none_or(|time| time.trim_start().starts_with(|c: char| c.is_ascii_digit()) && time.contains(':'))
+    let (Some(year), Some(month), Some(day)) =
+        (number(year, 4).filter(|_| year.len() == 4), number(month, 2), number(day, 2))
+    else {
+        return false;
+    };
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = match month {
+        2 => 28 + u32::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => 0,
+    };
+    if !(1..=days).contains(&day) {
+        return false;
+    }
+    let clock = |clock: &str| {
+        let (whole, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+        let parts: Vec<_> = whole.split(':').map(|part| number(part, 2)).collect();
+        let digits = !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit());
+        digits && matches!(parts.as_slice(), [Some(..24), Some(..60), Some(..60)])
+    };
+    match time.chars().next() {
+        None => true,
+        Some(' ') => clock(&time[1..]),
+        Some(_) => match time.find(['Z', '+', '-']) {
+            Some(zone) if &time[zone..] == "Z" => clock(&time[1..zone]),
+            Some(zone) if time.len() == zone + 6 => clock(&time[1..zone]) && clock(&format!("{}:0", &time[zone + 1..])),
+            _ => false,
+        },
+    }
 }
 
 fn base64(text: &str) -> Option<String> {
@@ -363,20 +421,20 @@ fn base64(text: &str) -> Option<String> {
 /// From the parser's character positions to bytes of the loaded text.
 struct Offsets {
     file: FileId,
-    /// Byte offset of each character; empty for ASCII, where the two are the same.
+    /// Byte offset of each character; empty where the two are the same.
     bytes: Vec<u32>,
     start: u32,
     end: u32,
 }
 
 impl Offsets {
-    fn of(file: FileId, text: &str, start: usize) -> Self {
-        let bytes = if text.is_ascii() {
+    fn of(file: FileId, text: &Repaired<'_>, start: usize, end: usize) -> Self {
+        let bytes = if text.is_untouched() && text.text().is_ascii() {
             Vec::new()
         } else {
-            text[start..].char_indices().map(|(at, _)| to_u32(at + start)).collect()
+            text.text().char_indices().map(|(at, _)| to_u32(text.origin(at) + start)).collect()
         };
-        Self { file, bytes, start: to_u32(start), end: to_u32(text.len()) }
+        Self { file, bytes, start: to_u32(start), end: to_u32(end) }
     }
 
     fn byte(&self, character: usize) -> u32 {
@@ -425,11 +483,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_a_date_or_a_number_is_text() {
+        assert_eq!(
+            json(
+                "[2024-02-30, 2024-01-02T25:00:00Z, 2024-01-02 03:04:05 +1, 1e400, !x 1, !override true, !!foo 1, ! 1]"
+            ),
+            r#"["2024-02-30","2024-01-02T25:00:00Z","2024-01-02 03:04:05 +1","1e400","1","true","1",1]"#
+        );
+        for text in ["2024-02-29", "2024-1-2", "2024-01-02T03:04:05.5+02:00", "2024-01-02 03:04:05"] {
+            assert!(is_date(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn lines_indented_too_little_are_taken_as_in_libyaml() {
+        for (text, wanted) in [
+            ("a:\n  b: [1,\n2, {c:\n 3}\n]\n", r#"{"a":{"b":[1,2,{"c":3}]}}"#),
+            ("a:\n  b: \"x\n\n y\\\n z\"\n  c: 'x\ny'' z'\n", r#"{"a":{"b":"x\nyz","c":"x y' z"}}"#),
+            ("ä:\n  b:\tc\n  d: [\n e]\n", r#"{"ä":{"b":"c","d":["e"]}}"#),
+            (
+                "a:\n  b: \"x\n---\n\"\n",
+                "error: not valid YAML: while scanning a quoted scalar, found unexpected document indicator",
+            ),
+        ] {
+            assert_eq!(json(text), wanted, "{text}");
+        }
+        let text = "ä:\n  b: [ü,\nöö]\n  c: d\n";
+        let documents = parse(FileId(0), text).expect("valid");
+        let span = documents[0].get("ä").and_then(|node| node.get("c")).expect("there").span;
+        assert_eq!(&text[span.start as usize..span.end as usize], "d");
+    }
+
+    #[test]
     fn merge_keys_do_not_replace_what_is_there() {
         assert_eq!(
             json("a: &a {x: 1, y: 1}\nb: {<<: *a, x: 2}\nc: {<<: [{x: 3}, *a]}"),
             r#"{"a":{"x":1,"y":1},"b":{"x":2,"y":1},"c":{"x":3,"y":1}}"#
         );
+        assert_eq!(json("{\"<<\": {x: 1}}"), r#"{"<<":{"x":1}}"#);
+        assert_eq!(json("{<<: {x: 1}, <<: {y: 1}}"), "error: the key `<<` is there twice");
     }
 
     #[test]
