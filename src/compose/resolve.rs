@@ -8,7 +8,7 @@ use std::path::Path as FilePath;
 use super::files::{self, Files};
 use super::interpolate::Environment;
 use super::node::{Data, Key, Map, Node, Path};
-use super::values;
+use super::{remote, values};
 
 /// Fills in what compose fills in for every model.
 pub fn defaults(root: &mut Node) {
@@ -48,6 +48,8 @@ enum Rule {
     Context,
     /// As `Local`, and links are followed.
     Real,
+    /// As `Local`, but a remote compose file stays.
+    Compose,
 }
 
 static PATHS: &[(&str, Rule)] = &[
@@ -56,7 +58,7 @@ static PATHS: &[(&str, Rule)] = &[
     ("services.*.build.ssh.*", Rule::Host),
     ("services.*.env_file.[].path", Rule::Local),
     ("services.*.label_file.[]", Rule::Local),
-    ("services.*.extends.file", Rule::Local),
+    ("services.*.extends.file", Rule::Compose),
     ("services.*.develop.watch.[].path", Rule::Real),
     ("services.*.x-wasm.module", Rule::Local),
     ("configs.*.file", Rule::Host),
@@ -86,10 +88,11 @@ pub fn paths(root: &mut Node, folder: &FilePath, home: Option<&FilePath>, files:
 impl Rule {
     fn apply(self, node: &mut Node, folder: &FilePath, home: Option<&FilePath>, files: &dyn Files) {
         let Data::Text(text) = &mut node.data else { return };
-        let remote = ["https://", "http://", "git://", "ssh://", "github.com/", "git@", "service:"];
+        let remotes = ["https://", "http://", "git://", "ssh://", "github.com/", "git@", "service:"];
         let stays = match self {
-            Self::Context => text.contains("://") || remote.iter().any(|prefix| text.starts_with(prefix)),
+            Self::Context => text.contains("://") || remotes.iter().any(|prefix| text.starts_with(prefix)),
             Self::Host => is_windows_absolute(text),
+            Self::Compose => !matches!(remote::parse(text), Ok(None)),
             Self::Local | Self::Real => false,
         };
         if stays || text.is_empty() && self != Self::Host {
