@@ -25,7 +25,11 @@ pub fn warn(warnings: &[Diagnostic], sources: &Sources) {
 
 /// What is wrong with a project's files, as text for a terminal; colours are taken out where none are wanted.
 pub fn text(error: &LoadError) -> String {
-    diag::render(&error.diagnostics, &error.sources, Colour::Always)
+    let unknown = error.remotes.iter().map(|remote| {
+        Diagnostic::error(None, format!("the remote compose file `{remote}` was not fetched")).hint("fetch it yourself")
+    });
+    let diagnostics: Vec<_> = unknown.chain(error.diagnostics.iter().cloned()).collect();
+    diag::render(&diagnostics, &error.sources, Colour::Always)
 }
 
 /// The request in the loader's words.

@@ -5,7 +5,7 @@
 
 use std::path::{Path as FilePath, PathBuf};
 
-use super::files;
+use super::files::Fetched;
 use super::merge::{self, Directives};
 use super::node::{Map, Node};
 use super::{Check, Loader, resolve, values};
@@ -125,7 +125,8 @@ fn other_services(
         loader.diagnostics.push(reference.error(format!("`services.{name}.extends.file` must be a string")));
         return None;
     };
-    let path = files::join(directory, loader.expand_home(text));
+    // As in compose, the paths of a file in a git repository are relative to the repository, not to the file.
+    let Fetched { file: path, root: folder } = loader.named(text, directory, Some(reference))?;
     let id = loader.open(&path, Some(reference))?;
     let mut whole: Option<Node> = None;
     for document in loader.documents(id, Check::Later)? {
@@ -135,7 +136,6 @@ fn other_services(
         }
     }
     let mut whole = whole?;
-    let folder = path.parent().unwrap_or(FilePath::new("/")).to_owned();
     if whole.get("services").and_then(Node::as_map).is_none() {
         let shown = loader.sources.path(id).display().to_string();
         loader

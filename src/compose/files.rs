@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use super::remote::Remote;
+
 /// Reads files for the loader.
 pub trait Files {
     /// The text of a file.
@@ -12,6 +14,28 @@ pub trait Files {
     fn kind(&self, path: &Path) -> Option<Kind>;
     /// The path without symbolic links; the path itself where that cannot be told.
     fn real(&self, path: &Path) -> PathBuf;
+    /// What is known of a remote file. The loader fetches nothing.
+    fn remote(&self, remote: &Remote) -> RemoteState;
+}
+
+/// What is known of a remote file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RemoteState {
+    /// It was fetched.
+    Present(Fetched),
+    /// It could not be fetched: why, and what to do.
+    Failed(String, String),
+    /// Nobody tried to fetch it.
+    Unknown,
+}
+
+/// The local copy of a remote file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The compose file.
+    pub file: PathBuf,
+    /// The folder that was fetched, with the file in or below it.
+    pub root: PathBuf,
 }
 
 /// What is at a path.
@@ -23,7 +47,7 @@ pub enum Kind {
     Directory,
 }
 
-/// The file system.
+/// The file system; it has no remote files.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Disk;
 
@@ -40,16 +64,30 @@ impl Files for Disk {
     fn real(&self, path: &Path) -> PathBuf {
         std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
     }
+
+    fn remote(&self, _: &Remote) -> RemoteState {
+        RemoteState::Unknown
+    }
 }
 
 /// Files by their absolute path.
 #[derive(Debug, Clone, Default)]
-pub struct Memory(pub BTreeMap<PathBuf, String>);
+pub struct Memory {
+    files: BTreeMap<PathBuf, String>,
+    remotes: BTreeMap<Remote, RemoteState>,
+}
 
 impl Memory {
     /// Files with their texts.
     pub fn new<P: Into<PathBuf>, T: Into<String>>(files: impl IntoIterator<Item = (P, T)>) -> Self {
-        Self(files.into_iter().map(|(path, text)| (path.into(), text.into())).collect())
+        let files = files.into_iter().map(|(path, text)| (path.into(), text.into())).collect();
+        Self { files, remotes: BTreeMap::new() }
+    }
+
+    /// The same with what is known of remote files.
+    pub fn remotes(mut self, remotes: impl IntoIterator<Item = (Remote, RemoteState)>) -> Self {
+        self.remotes.extend(remotes);
+        self
     }
 }
 
@@ -57,19 +95,23 @@ impl Files for Memory {
     fn read(&self, path: &Path) -> io::Result<String> {
         match self.kind(path) {
             Some(Kind::Directory) => Err(io::ErrorKind::IsADirectory.into()),
-            _ => self.0.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into()),
+            _ => self.files.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into()),
         }
     }
 
     fn kind(&self, path: &Path) -> Option<Kind> {
-        if self.0.contains_key(path) {
+        if self.files.contains_key(path) {
             return Some(Kind::File);
         }
-        self.0.keys().any(|file| file.starts_with(path)).then_some(Kind::Directory)
+        self.files.keys().any(|file| file.starts_with(path)).then_some(Kind::Directory)
     }
 
     fn real(&self, path: &Path) -> PathBuf {
         path.to_owned()
+    }
+
+    fn remote(&self, remote: &Remote) -> RemoteState {
+        self.remotes.get(remote).cloned().unwrap_or(RemoteState::Unknown)
     }
 }
 

@@ -60,8 +60,14 @@ fn one(
 ) -> Option<Node> {
     let texts = |key: &str| entry.get(key).and_then(Node::as_list).unwrap_or_default().to_vec();
     let mut paths = Vec::new();
-    for node in texts("path") {
-        paths.push((files::join(directory, loader.expand_home(node.as_text()?)), node));
+    let listed = texts("path");
+    for node in &listed {
+        if let Some(fetched) = loader.named(node.as_text()?, directory, Some(node)) {
+            paths.push((fetched.file, node));
+        }
+    }
+    if paths.len() < listed.len() {
+        return None;
     }
     let (main, main_node) = paths.first()?;
     if trail.contains(main) {

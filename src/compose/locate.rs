@@ -2,14 +2,15 @@
 //!
 //! Order as in compose: the process's environment always wins, then `.env` or the `--env-file`s; the files come from
 //! `-f`, else `COMPOSE_FILE`, else they are looked for here and in the parents; the folder is `--project-directory`,
-//! else the first file's.
+//! else the first file's. A remote file gives the project its folder, but neither its name nor its `.env`: those are
+//! looked for where the command runs.
 
 use std::path::{Path, PathBuf};
 
 use super::files::{self, Kind};
 use super::interpolate::Environment;
 use super::node::Node;
-use super::{Loader, Options, dotenv};
+use super::{Loader, Options, dotenv, remote};
 use crate::diag::Diagnostic;
 
 const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
@@ -29,7 +30,10 @@ pub(super) enum Chosen {
 #[derive(Debug)]
 pub(super) struct Located {
     pub files: Vec<Chosen>,
+    /// What relative paths are relative to.
     pub directory: PathBuf,
+    /// The folder that gives the project its name where nothing else does.
+    pub start: PathBuf,
     pub environment: Environment,
     pub environment_files: Vec<PathBuf>,
 }
@@ -50,37 +54,59 @@ pub(super) fn locate(loader: &mut Loader<'_>, options: &Options) -> Option<Locat
     let explicit = !env_files.is_empty();
     let disabled = environment.get("COMPOSE_DISABLE_ENV_FILE").is_some_and(|value| go_bool(value) == Some(true));
 
-    let given = chosen(&options.files.iter().map(String::as_str).collect::<Vec<_>>(), &options.directory);
     let mut directory = options.project_directory.as_ref().map(|path| files::join(&options.directory, path));
     if !explicit && !disabled {
-        let first = directory.clone().unwrap_or_else(|| folder_of(&given, &options.directory));
+        let first = directory.clone().unwrap_or_else(|| folder_of(&options.files, &options.directory));
         env_files = default_env_file(loader, &first);
     }
     read_all(loader, &env_files, &mut environment)?;
 
-    let files = if given.is_empty() { discover(loader, options, directory.as_deref(), &environment)? } else { given };
-    let folder = directory.take().unwrap_or_else(|| folder_of(&files, &options.directory));
-    if !explicit && !disabled && env_files.first().is_none_or(|file| file.parent() != Some(&folder)) {
-        let later = default_env_file(loader, &folder);
+    let names = if options.files.is_empty() { listed(&environment) } else { options.files.clone() };
+    let (files, first, remote) = if names.is_empty() {
+        let files = discover(loader, options, directory.as_deref())?;
+        let first = files.first().and_then(|file| file.parent()).unwrap_or(&options.directory).to_owned();
+        (files.into_iter().map(Chosen::File).collect(), first, None)
+    } else {
+        let (files, remote) = chosen(loader, &names, &options.directory)?;
+        (files, folder_of(&names, &options.directory), remote)
+    };
+    let start = directory.take().unwrap_or(first);
+    if !explicit && !disabled && env_files.first().is_none_or(|file| file.parent() != Some(&start)) {
+        let later = default_env_file(loader, &start);
         read_all(loader, &later, &mut environment)?;
     }
     let environment_files = if explicit { env_files } else { Vec::new() };
-    Some(Located { files, directory: folder, environment, environment_files })
+    let directory = remote.unwrap_or_else(|| start.clone());
+    Some(Located { files, directory, start, environment, environment_files })
 }
 
-fn chosen(files: &[&str], working: &Path) -> Vec<Chosen> {
-    let one = |file: &&str| if *file == "-" { Chosen::Stdin } else { Chosen::File(files::join(working, file)) };
-    files.iter().map(one).collect()
+/// The files by their names, and the folder of the first remote one, which as in compose comes even before
+/// `--project-directory`.
+fn chosen(loader: &mut Loader<'_>, names: &[String], working: &Path) -> Option<(Vec<Chosen>, Option<PathBuf>)> {
+    let (mut files, mut folder) = (Vec::new(), None);
+    for name in names {
+        if name == "-" {
+            files.push(Chosen::Stdin);
+            continue;
+        }
+        if is_path(name) {
+            files.push(Chosen::File(files::join(working, name)));
+        } else if let Some(fetched) = loader.named(name, working, None) {
+            folder = folder.or_else(|| fetched.file.parent().map(Path::to_owned));
+            files.push(Chosen::File(fetched.file));
+        }
+    }
+    (files.len() == names.len()).then_some((files, folder))
 }
 
-fn folder_of(files: &[Chosen], working: &Path) -> PathBuf {
-    files
-        .iter()
-        .find_map(|file| match file {
-            Chosen::File(path) => path.parent().map(Path::to_owned),
-            Chosen::Stdin => None,
-        })
-        .unwrap_or_else(|| working.to_owned())
+/// The folder of the first file that is one; a remote one stands for the working directory.
+fn folder_of(names: &[String], working: &Path) -> PathBuf {
+    let first = names.iter().find(|name| *name != "-").filter(|name| is_path(name));
+    first.and_then(|name| files::join(working, name).parent().map(Path::to_owned)).unwrap_or_else(|| working.to_owned())
+}
+
+fn is_path(name: &str) -> bool {
+    matches!(remote::parse(name), Ok(None))
 }
 
 fn default_env_file(loader: &Loader<'_>, folder: &Path) -> Vec<PathBuf> {
@@ -122,22 +148,24 @@ pub(super) fn read_env_file(
     }
 }
 
-fn discover(
-    loader: &mut Loader<'_>,
-    options: &Options,
-    directory: Option<&Path>,
-    environment: &Environment,
-) -> Option<Vec<Chosen>> {
-    if let Some(list) = environment.get("COMPOSE_FILE").filter(|list| !list.is_empty()) {
-        let separator =
-            environment.get("COMPOSE_PATH_SEPARATOR").filter(|text| !text.is_empty()).map_or(":", |text| text);
-        return Some(chosen(&list.split(separator).collect::<Vec<_>>(), &options.directory));
+/// The names in `COMPOSE_FILE`. A remote file holds the usual separator, so with that one it stands alone; compose takes
+/// none there.
+fn listed(environment: &Environment) -> Vec<String> {
+    let text = |name: &str| environment.get(name).filter(|text| !text.is_empty());
+    let Some(list) = text("COMPOSE_FILE") else { return Vec::new() };
+    let separator = text("COMPOSE_PATH_SEPARATOR").map_or(":", |text| text);
+    if separator == ":" && !is_path(list) {
+        return vec![list.clone()];
     }
+    list.split(separator).map(str::to_owned).collect()
+}
+
+fn discover(loader: &mut Loader<'_>, options: &Options, directory: Option<&Path>) -> Option<Vec<PathBuf>> {
     let start = directory.unwrap_or(&options.directory);
     for folder in start.ancestors() {
         let Some(file) = first_of(loader, folder, &NAMES) else { continue };
-        let mut files = vec![Chosen::File(file)];
-        files.extend(first_of(loader, folder, &OVERRIDES).map(Chosen::File));
+        let mut files = vec![file];
+        files.extend(first_of(loader, folder, &OVERRIDES));
         return Some(files);
     }
     loader.diagnostics.push(

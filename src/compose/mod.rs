@@ -17,6 +17,7 @@ mod locate;
 mod merge;
 mod node;
 pub mod print;
+pub mod remote;
 mod repair;
 mod resolve;
 mod rules;
@@ -34,8 +35,9 @@ use std::path::{Path as FilePath, PathBuf};
 use indexmap::IndexMap;
 use serde_json::Value;
 
-pub use files::{Disk, Files, Memory};
+pub use files::{Disk, Fetched, Files, Memory, RemoteState};
 pub use interpolate::{Environment, Reference};
+pub use remote::Remote;
 
 use crate::diag::{Diagnostic, Diagnostics, FileId, Sources};
 use crate::model::Project;
@@ -104,12 +106,14 @@ pub struct LoadError {
     pub diagnostics: Vec<Diagnostic>,
     /// The texts the diagnostics point into.
     pub sources: Sources,
+    /// Remote files that have to be fetched before more can be said; what else is wrong may come of their absence.
+    pub remotes: Vec<Remote>,
 }
 
 impl LoadError {
     /// No file was read at all: there is none.
     pub fn is_no_file(&self) -> bool {
-        self.sources.is_empty()
+        self.sources.is_empty() && self.remotes.is_empty()
     }
 }
 
@@ -234,6 +238,8 @@ pub(crate) struct Loader<'f> {
     opened: IndexMap<PathBuf, FileId>,
     /// Files that were looked into before their turn.
     parsed: HashMap<FileId, Vec<Node>>,
+    /// Remote files of which nothing is known.
+    remotes: Vec<Remote>,
     /// The variables at work while a document is read.
     environment: Environment,
     /// Every file that is named could be read: a name that is not defined is wrong, not missing with a file.
@@ -254,6 +260,7 @@ impl<'f> Loader<'f> {
             stdin: options.stdin.clone(),
             opened: IndexMap::new(),
             parsed: HashMap::new(),
+            remotes: Vec::new(),
             environment: Environment::new(),
             complete: true,
             unextended: BTreeSet::new(),
@@ -268,8 +275,8 @@ impl<'f> Loader<'f> {
         let sound = !self.diagnostics.has_errors();
         let diagnostics = self.diagnostics.sorted();
         match result {
-            Some(result) if sound => Ok(loaded(result, self.sources, diagnostics)),
-            _ => Err(LoadError { diagnostics, sources: self.sources }),
+            Some(result) if sound && self.remotes.is_empty() => Ok(loaded(result, self.sources, diagnostics)),
+            _ => Err(LoadError { diagnostics, sources: self.sources, remotes: self.remotes }),
         }
     }
 
@@ -284,6 +291,38 @@ impl<'f> Loader<'f> {
     /// A path as messages show it: relative to the working directory when it lies beneath.
     fn shown(&self, path: &FilePath) -> PathBuf {
         path.strip_prefix(&self.directory).unwrap_or(path).to_owned()
+    }
+
+    /// A compose file by the name it has in the files or on the command line: a path from `directory`, or a remote file.
+    /// A remote file that is not there is reported where it is named, or noted when nobody tried to fetch it.
+    fn named(&mut self, text: &str, directory: &FilePath, place: Option<&Node>) -> Option<Fetched> {
+        let (message, hint) = match remote::parse(text) {
+            Ok(None) => {
+                let file = files::join(directory, self.expand_home(text));
+                let root = file.parent().unwrap_or(FilePath::new("/")).to_owned();
+                return Some(Fetched { file, root });
+            }
+            Ok(Some(remote)) => match self.files.remote(&remote) {
+                RemoteState::Present(fetched) => return Some(fetched),
+                RemoteState::Unknown => {
+                    if !self.remotes.contains(&remote) {
+                        self.remotes.push(remote);
+                    }
+                    return None;
+                }
+                RemoteState::Failed(reason, hint) => {
+                    (format!("cannot fetch the compose file `{remote}`: {reason}"), Some(hint))
+                }
+            },
+            Err(reason) => (format!("`{text}` is no compose file: {reason}"), None),
+        };
+        let mut diagnostic = match place {
+            Some(node) => node.error(message),
+            None => Diagnostic::error(None, message),
+        };
+        diagnostic.hints.extend(hint);
+        self.diagnostics.push(diagnostic);
+        None
     }
 
     fn open(&mut self, path: &FilePath, place: Option<&Node>) -> Option<FileId> {
@@ -363,7 +402,7 @@ impl<'f> Loader<'f> {
                 }
                 None => {
                     let named = self.name_in(files, &located.environment).map(|name| values::project_name(&name));
-                    let folder = located.directory.file_name().map(|name| name.to_string_lossy().into_owned());
+                    let folder = located.start.file_name().map(|name| name.to_string_lossy().into_owned());
                     named.unwrap_or_else(|| values::project_name(&folder.unwrap_or_default()))
                 }
             };

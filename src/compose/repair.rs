@@ -32,7 +32,13 @@ struct Shift {
 impl<'t> Repaired<'t> {
     /// A text that was not repaired yet.
     pub fn new(text: &'t str) -> Self {
-        Self { base: Cow::Borrowed(text), text: Cow::Borrowed(text), padded: BTreeMap::new(), shifts: Vec::new(), spent: 0 }
+        Self {
+            base: Cow::Borrowed(text),
+            text: Cow::Borrowed(text),
+            padded: BTreeMap::new(),
+            shifts: Vec::new(),
+            spent: 0,
+        }
     }
 
     /// The text for the parser.

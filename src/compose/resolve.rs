@@ -10,7 +10,7 @@ use super::files::{self, Files};
 use super::interpolate::Environment;
 use super::node::{Data, Key, Map, Node};
 use super::rules::{Place, Rules};
-use super::values;
+use super::{remote, values};
 
 /// What stands where nothing is said.
 static DEFAULTS: LazyLock<Rules<fn(&mut Node)>> = LazyLock::new(|| {
@@ -57,6 +57,8 @@ enum Rule {
     Context,
     /// As `Local`, and links are followed.
     Real,
+    /// As `Local`, but a remote compose file stays.
+    Compose,
     /// The `source` of a mount that is a bind mount, as `Host`.
     BindMount,
     /// The `device` of a volume that is a bind mount, as `Host`.
@@ -70,7 +72,7 @@ static PATHS: LazyLock<Rules<Rule>> = LazyLock::new(|| {
         ("services.*.build.ssh.*", Rule::Host),
         ("services.*.env_file.[].path", Rule::Local),
         ("services.*.label_file.[]", Rule::Local),
-        ("services.*.extends.file", Rule::Local),
+        ("services.*.extends.file", Rule::Compose),
         ("services.*.develop.watch.[].path", Rule::Real),
         ("services.*.volumes.[]", Rule::BindMount),
         ("services.*.x-wasm.module", Rule::Local),
@@ -106,14 +108,15 @@ impl Rule {
                 }
                 return;
             }
-            Self::Local | Self::Host | Self::Context | Self::Real => {}
+            Self::Local | Self::Host | Self::Context | Self::Real | Self::Compose => {}
         }
         let Data::Text(text) = &mut node.data else { return };
-        let remote = ["https://", "http://", "git://", "ssh://", "github.com/", "git@", "service:"];
+        let remotes = ["https://", "http://", "git://", "ssh://", "github.com/", "git@", "service:"];
         let stays = match self {
-            Self::Context => text.contains("://") || remote.iter().any(|prefix| text.starts_with(prefix)),
+            Self::Context => text.contains("://") || remotes.iter().any(|prefix| text.starts_with(prefix)),
             Self::Host => is_windows_absolute(text),
             Self::Local | Self::Real | Self::BindMount | Self::BindVolume => false,
+            Self::Compose => !matches!(remote::parse(text), Ok(None)),
         };
         if stays || text.is_empty() && self != Self::Host {
             return;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{LoadError, Loaded, Memory, Options, load, print, spec};
+use super::{Fetched, LoadError, Loaded, Memory, Options, Remote, RemoteState, load, print, remote, spec};
 use crate::diag::{Colour, render};
 use crate::model::{Condition, FileContent, HostPort, MountSource, NetworkKey, Project, ServiceName};
 
@@ -333,4 +333,110 @@ fn the_schema_of_x_wasm_has_the_keys_the_decoder_knows() {
     written.sort();
     known.sort();
     assert_eq!(written, known);
+}
+
+fn address(text: &str) -> Remote {
+    remote::parse(text).expect(text).expect(text)
+}
+
+fn fetched(file: &str, root: &str) -> RemoteState {
+    RemoteState::Present(Fetched { file: file.into(), root: root.into() })
+}
+
+const APP: &str = "https://example.com/app.git#v1:sub";
+const BASE: &str = "https://example.com/base.git";
+
+#[test]
+fn remote_files_that_nobody_fetched_are_named_all_at_once() {
+    let text = format!(
+        "include: ['{APP}', 'oci://example.com/a']\nservices:\n  web: {{image: x, depends_on: [db]}}\n  \
+         api: {{extends: {{file: '{BASE}', service: api}}}}\n"
+    );
+    let error = load_files(&options(), &[("compose.yaml", &text)]).expect_err("they are not there");
+    let mut remotes = error.remotes;
+    remotes.sort();
+    assert_eq!(remotes, [address(APP), address(BASE), address("oci://example.com/a")]);
+    assert!(error.diagnostics.is_empty(), "{:?}", error.diagnostics);
+
+    let files = [APP, "other.yaml", "oci://x"].map(str::to_owned).to_vec();
+    let error = load_files(&Options { files, ..options() }, &[("other.yaml", "services: {}")]).expect_err("nor these");
+    assert_eq!(error.remotes, [address(APP), address("oci://x")]);
+    assert!(!error.is_no_file());
+}
+
+#[test]
+fn a_remote_file_counts_from_its_own_folder() {
+    let text = format!(
+        "include: ['{APP}']\nservices:\n  api: {{extends: {{file: '{BASE}', service: api}}, build: {{context: .}}}}\n"
+    );
+    let base = format!("services:\n  api: {{build: ., extends: {{file: '{APP}', service: web}}, env_file: [a.env]}}\n");
+    let files = Memory::new([
+        ("/srv/demo/compose.yaml", text.as_str()),
+        ("/srv/demo/.env", "WHERE=here\n"),
+        ("/cache/app/sub/compose.yaml", "services: {web: {image: 'x:$WHERE', volumes: ['./data:/data']}}\n"),
+        ("/cache/app/sub/.env", "WHERE=there\nTAG=there\n"),
+        ("/cache/base/deep/base.yaml", base.as_str()),
+        ("/cache/base/a.env", "A=1\n"),
+    ])
+    .remotes([
+        (address(APP), fetched("/cache/app/sub/compose.yaml", "/cache/app")),
+        (address(BASE), fetched("/cache/base/deep/base.yaml", "/cache/base")),
+    ]);
+    let project = load(&options(), &files).map_err(|error| error.diagnostics).expect("it loads").project;
+    assert_eq!(project.document["services"]["web"]["volumes"][0]["source"], "/cache/app/sub/data");
+    assert_eq!(project.document["services"]["web"]["image"], "x:here");
+    // As in compose: what is extended counts from the root of its repository.
+    assert_eq!(project.document["services"]["api"]["volumes"][0]["source"], "/cache/app/data");
+    assert_eq!(project.document["services"]["api"]["environment"]["A"], "1");
+
+    let options = Options { files: vec!["demo.yaml".into(), APP.into()], ..options() };
+    let files = Memory::new([
+        ("/srv/demo/demo.yaml", "services: {demo: {build: .}}\n"),
+        ("/srv/demo/.env", "WHERE=here\n"),
+        ("/cache/app/sub/compose.yaml", "services: {web: {image: 'x:$WHERE', build: ./b}}\n"),
+        ("/cache/app/sub/.env", "WHERE=there\n"),
+    ])
+    .remotes([(address(APP), fetched("/cache/app/sub/compose.yaml", "/cache/app"))]);
+    let project = load(&options, &files).map_err(|error| error.diagnostics).expect("it loads").project;
+    assert_eq!((project.name.as_str(), project.directory.to_str()), ("demo", Some("/cache/app/sub")));
+    assert_eq!(project.document["services"]["demo"]["build"]["context"], "/cache/app/sub");
+    assert_eq!(project.document["services"]["web"]["image"], "x:here");
+}
+
+#[test]
+fn compose_file_takes_a_remote_file() {
+    let load_as = |variables: &[(&str, &str)]| {
+        let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        load_files(&Options { environment, ..options() }, &[("a.yaml", "services: {}")]).expect_err("not there").remotes
+    };
+    assert_eq!(load_as(&[("COMPOSE_FILE", APP)]), [address(APP)]);
+    let listed = format!("a.yaml,{APP}");
+    assert_eq!(load_as(&[("COMPOSE_FILE", &listed), ("COMPOSE_PATH_SEPARATOR", ",")]), [address(APP)]);
+}
+
+#[test]
+fn a_remote_file_that_cannot_be_had_is_reported_where_it_is_named() {
+    let files = [("/srv/demo/compose.yaml", format!("include:\n  - '{APP}'\n  - https://example.com/a.yaml\n"))];
+    let failed = RemoteState::Failed("the host does not answer".into(), "look at the network".into());
+    let files = Memory::new(files).remotes([(address(APP), failed)]);
+    let error = load(&options(), &files).expect_err("it is not there");
+    assert!(error.remotes.is_empty());
+    insta::assert_snapshot!(render(&error.diagnostics, &error.sources, Colour::Never), @r"
+    error: cannot fetch the compose file `https://example.com/app.git#v1:sub`: the host does not answer
+     --> compose.yaml:2:5
+      |
+    2 |   - 'https://example.com/app.git#v1:sub'
+      |     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    hint: look at the network
+    error: `https://example.com/a.yaml` is no compose file: a git repository on the web ends in `.git`, and nothing else is fetched from there
+     --> compose.yaml:3:5
+      |
+    3 |   - https://example.com/a.yaml
+      |     ^^^^^^^^^^^^^^^^^^^^^^^^^^
+    ");
+    let error = load(&Options { files: vec![APP.into()], ..options() }, &files).expect_err("it is not there");
+    insta::assert_snapshot!(render(&error.diagnostics, &error.sources, Colour::Never), @r"
+    error: cannot fetch the compose file `https://example.com/app.git#v1:sub`: the host does not answer
+    hint: look at the network
+    ");
 }
