@@ -1,13 +1,14 @@
 //! Arguments and environment, resolved once and passed on whole.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 
 use anyhow::Context as _;
 
 use super::args::{Ansi, Progress, Root, word};
 use super::outcome::Failure;
 use super::paths::Paths;
+use crate::compose;
 use crate::session::LoadRequest;
 
 /// Everything about a run that is not particular to its command.
@@ -35,8 +36,7 @@ impl Settings {
             .collect();
         let directory = std::env::current_dir().context("find the working directory")?;
         let stdin = if root.files.iter().any(|file| file == "-") {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("read the compose file from standard input")?;
+            let text = compose::files::text(std::io::stdin()).context("read the compose file from standard input")?;
             Some(text)
         } else {
             None

@@ -5,6 +5,7 @@
 
 use std::sync::LazyLock;
 
+use super::limits;
 use super::merge;
 use super::node::{Data, Key, Map, Node};
 use super::rules::{Place, Rules};
@@ -73,6 +74,15 @@ pub struct Canon<'d> {
     pub diagnostics: &'d mut Diagnostics,
     /// Variables are still in place: a text that cannot be parsed stays as it is.
     pub uninterpolated: bool,
+    /// Ports that short forms may still become.
+    ports: usize,
+}
+
+impl<'d> Canon<'d> {
+    /// For one document.
+    pub fn new(diagnostics: &'d mut Diagnostics, uninterpolated: bool) -> Self {
+        Self { diagnostics, uninterpolated, ports: limits::PORTS }
+    }
 }
 
 /// Widens everything below `node`.
@@ -273,7 +283,11 @@ fn ports(node: &mut Node, canon: &mut Canon<'_>) {
             }
         };
         match values::ports(&text) {
-            Ok(ports) => widened.extend(ports.into_iter().map(|port| {
+            Ok(ports) if ports.len() > canon.ports => {
+                canon.diagnostics.push(item.error(format!("the file publishes more than {} ports", limits::PORTS)));
+                return;
+            }
+            Ok(ports) => widened.extend(ports.into_iter().inspect(|_| canon.ports -= 1).map(|port| {
                 let text = |value: &str| item.at(Data::Text(value.to_owned()));
                 let mut entries = vec![("mode", text("ingress"))];
                 if !port.host_ip.is_empty() {

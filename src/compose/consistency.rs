@@ -2,7 +2,7 @@
 //!
 //! Works on nodes, so that everything it finds points at the words that are wrong.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
@@ -123,6 +123,9 @@ fn list<'n>(node: &'n Node, key: &str) -> &'n [Node] {
 pub fn check(root: &Node, enabled: &BTreeSet<String>, unextended: &BTreeSet<String>, diagnostics: &mut Diagnostics) {
     let Some(services) = services(root) else { return };
     for (key, service) in services.iter().filter(|(key, _)| enabled.contains(&*key.text)) {
+        if diagnostics.is_full() {
+            return;
+        }
         let mut check = Check { root, services, enabled, name: &key.text, service, diagnostics };
         if !unextended.contains(&*key.text) {
             check.image_or_build(key.span);
@@ -374,19 +377,21 @@ impl<'n> Check<'n, '_> {
                 self.diagnostics.push(rule.error(format!("a watch rule with the action `{action}` needs a `target`")));
             }
         }
-        let mut taken: Vec<(String, &Node)> = Vec::new();
+        let mut taken: HashMap<String, &Node> = HashMap::new();
         let temporary = list(self.service, "tmpfs")
             .iter()
             .filter_map(|node| Some((node.as_text()?.split(':').next()?.to_owned(), node)));
         let mounts =
             list(self.service, "volumes").iter().filter_map(|node| Some((node.text_at("target")?.to_owned(), node)));
         for (target, node) in temporary.chain(mounts) {
-            match taken.iter().find(|(earlier, _)| *earlier == target) {
-                Some((_, earlier)) => self.diagnostics.push(
+            match taken.get(&target) {
+                Some(earlier) => self.diagnostics.push(
                     node.error(format!("`{target}` of service `{}` is mounted twice", self.name))
                         .related(earlier.span, "first here"),
                 ),
-                None => taken.push((target, node)),
+                None => {
+                    taken.insert(target, node);
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ use super::document::{Printer, Scope};
 use super::interpolate::Environment;
 use super::locate::Located;
 use super::node::{Data, Node, Path};
-use super::{Loader, consistency, dotenv, files, resolve, spec, values};
+use super::{Loader, consistency, dotenv, files, limits, resolve, spec, values};
 use crate::diag::{Diagnostics, FileId};
 use crate::model::{
     Attachment, Build, Bytes, Condition, Dependency, ExposedPort, FileContent, FileGrant, HealthTest, Healthcheck,
@@ -398,6 +398,11 @@ impl Decoder<'_> {
             let Some(text) = entry.scalar() else { continue };
             let (range, protocol) = text.split_once('/').unwrap_or((&text, "tcp"));
             match (values::port_range(range), protocol_of(protocol)) {
+                (Ok(_), Some(_)) if ports.len() > limits::PORTS => {
+                    self.diagnostics
+                        .push(entry.error(format!("the service exposes more than {} ports", limits::PORTS)));
+                    break;
+                }
                 (Ok((start, end)), Some(protocol)) => {
                     ports.extend((start..=end).map(|port| ExposedPort { port, protocol }))
                 }

@@ -133,6 +133,9 @@ impl Printer<'_> {
             {
                 continue;
             }
+            if self.diagnostics.is_full() {
+                return;
+            }
             let message = match path.service() {
                 Some(service) => format!("unknown key `{}` in service `{service}`", key.text),
                 None if path.is_root() => format!("unknown key `{}` at the top level", key.text),

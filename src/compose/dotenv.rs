@@ -4,9 +4,10 @@
 //! literal, double quotes know escapes, variables are replaced everywhere but in single quotes. The format `raw` of an
 //! `env_file` is a line a variable, nothing interpreted.
 
-use std::collections::BTreeMap;
+use indexmap::IndexMap;
 
-use super::interpolate::{Seen, substitute};
+use super::interpolate::{Fault, Seen, substitute};
+use super::limits;
 use crate::diag::{Diagnostic, FileId, Span};
 
 /// Reads a file's variables in order. `lookup` sees the environment; what the file defined before is seen after it.
@@ -16,9 +17,10 @@ pub fn parse(
     lookup: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<(String, String)>, Diagnostic> {
     let mut reader = Reader { file, text, at: if text.starts_with('\u{feff}') { 3 } else { 0 } };
-    let mut variables: Vec<(String, String)> = Vec::new();
-    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    let mut variables: IndexMap<String, String> = IndexMap::new();
+    let mut spent = 0;
     while reader.skip_to_statement() {
+        let start = reader.at;
         let (name, inherited) = reader.name()?;
         let value = if inherited {
             match lookup(&name) {
@@ -26,13 +28,17 @@ pub fn parse(
                 None => continue,
             }
         } else {
-            reader.value(&|name| lookup(name).or_else(|| known.get(name).cloned()))?
+            reader.value(&|name| lookup(name).or_else(|| variables.get(name).cloned()))?
         };
-        known.insert(name.clone(), value.clone());
-        variables.retain(|(earlier, _)| *earlier != name);
-        variables.push((name, value));
+        spent += value.len();
+        if spent > limits::EXPANDED_BYTES {
+            let fault = Fault::TooLong(limits::EXPANDED_BYTES);
+            let span = Span { file, start: to_u32(start), end: to_u32(start + name.len()) };
+            return Err(fault.diagnostic(span, &name));
+        }
+        variables.insert(name, value);
     }
-    Ok(variables)
+    Ok(variables.into_iter().collect())
 }
 
 /// Reads a file of format `raw`.
@@ -249,6 +255,15 @@ mod tests {
             }
             Err(diagnostic) => format!("{} at {:?}", diagnostic.message, diagnostic.span.map(|span| span.start)),
         }
+    }
+
+    #[test]
+    fn values_that_grow_without_end_are_refused() {
+        let mut text = "A0=0123456789abcdef\n".to_owned();
+        for line in 1..64 {
+            text += &format!("A{line}=${{A{0}}}${{A{0}}}\n", line - 1);
+        }
+        assert_eq!(read(&text), "variables make more than 1 MiB of text at Some(267)");
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! the base here and on earlier files later.
 
 use std::path::{Path as FilePath, PathBuf};
+use std::rc::Rc;
 
 use super::files::Fetched;
+use super::limits;
 use super::merge::{self, Directives};
 use super::node::{Map, Node};
 use super::{Check, Loader, resolve, values};
@@ -71,13 +73,19 @@ fn service_of(
         );
         return None;
     }
+    if trail.len() >= limits::EXTENDS {
+        let message = format!("more than {} services extend one another in a row", limits::EXTENDS);
+        loader.diagnostics.push(Diagnostic::error(extends.span, message));
+        return None;
+    }
     trail.push(step);
     let mut base = match extends.get("file") {
         Some(reference) => {
-            let (other, other_file) = other_services(loader, reference, name, base_name, directory)?;
-            let folder = other_file.parent().unwrap_or(FilePath::new("/")).to_owned();
-            missing_base(loader, &other, extends, base_name)?;
-            service_of(loader, &other, base_name, &other_file, &folder, trail)?
+            let (other, other_path) = other_file(loader, reference, name, base_name, directory)?;
+            let folder = other_path.parent().unwrap_or(FilePath::new("/")).to_owned();
+            let other = other.get("services").and_then(Node::as_map)?;
+            missing_base(loader, other, extends, base_name)?;
+            service_of(loader, other, base_name, &other_path, &folder, trail)?
         }
         None => {
             missing_base(loader, services, extends, base_name)?;
@@ -96,6 +104,7 @@ fn service_of(
     }
     let span = over.span;
     merge::service(&mut base, over, name, &mut loader.diagnostics);
+    loader.spend(limits::cost(&base), span)?;
     base.span = span;
     Some(base)
 }
@@ -113,14 +122,14 @@ fn missing_base(loader: &mut Loader<'_>, services: &Map, extends: &Node, name: &
     None
 }
 
-/// The services of another file, with its relative paths resolved where it stands.
-fn other_services(
+/// Another file, with its relative paths resolved where it stands. It is read once, however many services extend it.
+fn other_file(
     loader: &mut Loader<'_>,
     reference: &Node,
     name: &str,
     base_name: &str,
     directory: &FilePath,
-) -> Option<(Map, PathBuf)> {
+) -> Option<(Rc<Node>, PathBuf)> {
     let Some(text) = reference.as_text() else {
         loader.diagnostics.push(reference.error(format!("`services.{name}.extends.file` must be a string")));
         return None;
@@ -128,6 +137,9 @@ fn other_services(
     // As in compose, the paths of a file in a git repository are relative to the repository, not to the file.
     let Fetched { file: path, root: folder } = loader.named(text, directory, Some(reference))?;
     let id = loader.open(&path, Some(reference))?;
+    if let Some(known) = loader.bases.get(&id) {
+        return Some((known.clone(), path));
+    }
     let mut whole: Option<Node> = None;
     for document in loader.documents(id, Check::Later)? {
         match &mut whole {
@@ -145,6 +157,7 @@ fn other_services(
     }
     let home = loader.home();
     resolve::paths(&mut whole, &folder, home.as_deref(), loader.files);
-    let services = whole.get("services").and_then(Node::as_map).cloned()?;
-    Some((services, path))
+    let whole = Rc::new(whole);
+    loader.bases.insert(id, whole.clone());
+    Some((whole, path))
 }

@@ -1,9 +1,10 @@
 //! Where the loader reads: the disk, or a table in memory for tests. Nothing else of the loader touches a file.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Component, Path, PathBuf};
 
+use super::limits;
 use super::remote::Remote;
 
 /// Reads files for the loader.
@@ -53,7 +54,7 @@ pub struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> io::Result<String> {
-        std::fs::read_to_string(path)
+        text(std::fs::File::open(path)?)
     }
 
     fn kind(&self, path: &Path) -> Option<Kind> {
@@ -68,6 +69,21 @@ impl Files for Disk {
     fn remote(&self, _: &Remote) -> RemoteState {
         RemoteState::Unknown
     }
+}
+
+/// All of a text, no longer than a file may be.
+///
+/// # Errors
+///
+/// `FileTooLarge` beyond [`limits::FILE_BYTES`], `InvalidData` for what is not UTF-8, and those of the reader.
+pub fn text(reader: impl io::Read) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    let most = u64::try_from(limits::FILE_BYTES).unwrap_or(u64::MAX);
+    reader.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > limits::FILE_BYTES {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Files by their absolute path.

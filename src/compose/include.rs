@@ -7,7 +7,7 @@ use std::path::{Path as FilePath, PathBuf};
 use super::document::{Printer, Scope};
 use super::interpolate::Environment;
 use super::node::{Data, Key, Node, Path};
-use super::{Loader, files, locate, spec};
+use super::{Loader, files, limits, locate, spec};
 use crate::diag::{Diagnostic, Diagnostics, Severity};
 
 /// What an included project adds.
@@ -78,6 +78,7 @@ fn one(
         loader.diagnostics.push(main_node.error(format!("files include each other in a circle: {circle}")));
         return None;
     }
+    loader.spend(limits::INCLUDE, entry.span)?;
     let folder = match entry.text_at("project_directory") {
         Some(text) => files::join(directory, loader.expand_home(text)),
         None => main.parent().unwrap_or(FilePath::new("/")).to_owned(),

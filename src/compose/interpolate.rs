@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::limits;
 use super::node::{Data, Node};
 use crate::diag::{Diagnostic, Diagnostics, Span};
 
@@ -30,6 +31,10 @@ pub struct Reference {
 pub enum Fault {
     /// `${` without a name or without its end.
     Malformed,
+    /// Words within words beyond the limit.
+    TooDeep,
+    /// More bytes than these.
+    TooLong(usize),
     /// `${VAR:?reason}`.
     Required {
         /// The variable.
@@ -41,23 +46,41 @@ pub enum Fault {
 
 /// Replaces the variables in all scalars below `node`.
 pub fn interpolate(node: &mut Node, environment: &Environment, diagnostics: &mut Diagnostics) {
-    match &mut node.data {
-        Data::Text(text) if text.contains('$') => {
-            let mut seen = Seen::default();
-            match substitute(text, &|name| environment.get(name).cloned(), &mut seen) {
-                Ok(replaced) => {
-                    for name in seen.blank {
-                        diagnostics.push(unset(node.span, &name));
+    Interpolation { environment, diagnostics, spent: 0 }.at(node);
+}
+
+struct Interpolation<'e, 'd> {
+    environment: &'e Environment,
+    diagnostics: &'d mut Diagnostics,
+    /// Bytes that came of variables so far.
+    spent: usize,
+}
+
+impl Interpolation<'_, '_> {
+    fn at(&mut self, node: &mut Node) {
+        match &mut node.data {
+            Data::Text(text) if text.contains('$') => {
+                let mut seen = Seen::default();
+                let replaced = match self.spent {
+                    spent if spent > limits::EXPANDED_BYTES => Err(Fault::TooLong(limits::EXPANDED_BYTES)),
+                    _ => substitute(text, &|name| self.environment.get(name).cloned(), &mut seen),
+                };
+                match replaced {
+                    Ok(replaced) => {
+                        for name in seen.blank {
+                            self.diagnostics.push(unset(node.span, &name));
+                        }
+                        self.spent += replaced.len();
+                        *text = replaced;
+                        node.variables = Some(seen.used.into());
                     }
-                    *text = replaced;
-                    node.variables = Some(seen.used.into());
+                    Err(fault) => self.diagnostics.push(fault.diagnostic(node.span, text)),
                 }
-                Err(fault) => diagnostics.push(fault.diagnostic(node.span, text)),
             }
+            Data::List(list) => list.iter_mut().for_each(|node| self.at(node)),
+            Data::Map(map) => map.values_mut().for_each(|node| self.at(node)),
+            _ => {}
         }
-        Data::List(list) => list.iter_mut().for_each(|node| interpolate(node, environment, diagnostics)),
-        Data::Map(map) => map.values_mut().for_each(|node| interpolate(node, environment, diagnostics)),
-        _ => {}
     }
 }
 
@@ -71,6 +94,12 @@ impl Fault {
         match self {
             Self::Malformed => Diagnostic::error(span, format!("`{}` is not a valid interpolation", text.trim_end()))
                 .hint("write `${NAME}` or `${NAME:-default}`; a literal `$` is written `$$`"),
+            Self::TooDeep => {
+                Diagnostic::error(span, format!("variables are nested deeper than {} levels", limits::NESTED_VARIABLES))
+            }
+            Self::TooLong(bytes) => {
+                Diagnostic::error(span, format!("variables make more than {} of text", limits::mebibytes(*bytes)))
+            }
             Self::Required { name, reason } if reason.is_empty() => {
                 Diagnostic::error(span, format!("the variable `{name}` is required and has no value"))
                     .hint(format!("set `{name}` in the environment or in `.env`"))
@@ -83,10 +112,13 @@ impl Fault {
     }
 }
 
+/// Messages name so many variables of a text.
+const NAMED: usize = 8;
+
 /// What a substitution came across.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// Variables with their values.
+    /// The first variables with their values.
     pub used: Vec<(String, Option<String>)>,
     /// Unset variables that had nothing to stand in for them.
     pub blank: Vec<String>,
@@ -94,49 +126,70 @@ pub struct Seen {
 
 /// Replaces the variables in a text.
 pub fn substitute(text: &str, lookup: &dyn Fn(&str) -> Option<String>, seen: &mut Seen) -> Result<String, Fault> {
+    nested(text, lookup, seen, 0)
+}
+
+fn nested(text: &str, lookup: &dyn Fn(&str) -> Option<String>, seen: &mut Seen, depth: usize) -> Result<String, Fault> {
+    if depth > limits::NESTED_VARIABLES {
+        return Err(Fault::TooDeep);
+    }
+    let limit = text.len() + limits::TEXT_BYTES;
     let mut result = String::with_capacity(text.len());
     for part in parts(text)? {
         match part {
             Part::Literal(literal) => result.push_str(literal),
             Part::Variable { name, operation } => {
                 let value = lookup(name);
-                if !seen.used.iter().any(|(used, _)| used == name) {
+                if seen.used.len() < NAMED && !seen.used.iter().any(|(used, _)| used == name) {
                     seen.used.push((name.to_owned(), value.clone()));
                 }
                 let Some(Operation { empty_counts, action, word }) = operation else {
                     if value.is_none() {
                         seen.blank.push(name.to_owned());
                     }
-                    result.push_str(value.as_deref().unwrap_or(""));
+                    append(&mut result, value.as_deref().unwrap_or(""), limit)?;
                     continue;
                 };
-                let word = substitute(word, lookup, seen)?;
+                let word = nested(word, lookup, seen, depth + 1)?;
                 let given = value.as_deref().is_some_and(|value| !empty_counts || !value.is_empty());
-                match (action, given) {
-                    (Action::Default, false) | (Action::Alternate, true) => result.push_str(&word),
+                let text = match (action, given) {
+                    (Action::Default, false) | (Action::Alternate, true) => &word,
                     (Action::Require, false) => {
                         return Err(Fault::Required { name: name.to_owned(), reason: word });
                     }
-                    (Action::Default | Action::Require, true) => result.push_str(value.as_deref().unwrap_or("")),
-                    (Action::Alternate, false) => result.push_str(value.as_deref().unwrap_or("")),
-                }
+                    (Action::Default | Action::Require, true) | (Action::Alternate, false) => {
+                        value.as_deref().unwrap_or("")
+                    }
+                };
+                append(&mut result, text, limit)?;
             }
         }
     }
     Ok(result)
 }
 
+fn append(result: &mut String, text: &str, limit: usize) -> Result<(), Fault> {
+    if result.len() + text.len() > limit {
+        return Err(Fault::TooLong(limits::TEXT_BYTES));
+    }
+    result.push_str(text);
+    Ok(())
+}
+
 /// All references in the scalars below `node`, by name.
 pub fn references(node: &Node, found: &mut BTreeMap<String, Reference>) {
     match &node.data {
-        Data::Text(text) => references_in(text, found),
+        Data::Text(text) => references_in(text, found, 0),
         Data::List(list) => list.iter().for_each(|node| references(node, found)),
         Data::Map(map) => map.values().for_each(|node| references(node, found)),
         _ => {}
     }
 }
 
-fn references_in(text: &str, found: &mut BTreeMap<String, Reference>) {
+fn references_in(text: &str, found: &mut BTreeMap<String, Reference>, depth: usize) {
+    if depth > limits::NESTED_VARIABLES {
+        return;
+    }
     for part in parts(text).unwrap_or_default() {
         let Part::Variable { name, operation } = part else { continue };
         let mut reference = Reference { name: name.to_owned(), ..Reference::default() };
@@ -146,7 +199,7 @@ fn references_in(text: &str, found: &mut BTreeMap<String, Reference>) {
                 Action::Alternate => reference.alternate = operation.word.to_owned(),
                 Action::Require => reference.required = true,
             }
-            references_in(operation.word, found);
+            references_in(operation.word, found, depth + 1);
         }
         found.entry(name.to_owned()).or_insert(reference);
     }
@@ -272,5 +325,15 @@ mod tests {
         ] {
             assert_eq!(run(text), wanted, "{text}");
         }
+    }
+
+    #[test]
+    fn what_it_may_cost_is_bounded() {
+        let nested = |levels: usize| "${UNSET:-".repeat(levels) + &"}".repeat(levels);
+        assert_eq!(run(&nested(limits::NESTED_VARIABLES)), "");
+        assert_eq!(run(&nested(1_000_000)), "TooDeep");
+        let long = |name: &str| (name == "LONG").then(|| "x".repeat(limits::TEXT_BYTES));
+        assert!(substitute("$LONG", &long, &mut Seen::default()).is_ok());
+        assert_eq!(substitute("$LONG$LONG$LONG", &long, &mut Seen::default()), Err(Fault::TooLong(limits::TEXT_BYTES)));
     }
 }

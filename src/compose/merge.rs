@@ -3,9 +3,10 @@
 //! Mappings merge key by key, lists are appended, scalars replace, and null changes nothing, save where the table says
 //! otherwise. `!reset` drops what was there, `!override` replaces it. Both sides are in long form.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
+use super::limits;
 use super::node::{Data, Directive, Map, Node, Path};
 use super::rules::{Place, Rules};
 use crate::diag::{Diagnostic, Diagnostics};
@@ -200,6 +201,10 @@ impl Merge<'_> {
         let (Data::List(pools), Data::List(overrides)) = (&mut base.data, over.data) else { return };
         let mut merged: Vec<Node> = Vec::new();
         let subnet = |node: &Node| node.get("subnet").cloned();
+        if pools.len() * overrides.len() > limits::POOL_PAIRS {
+            self.diagnostics.push(Diagnostic::error(over.span, format!("`{path}` has too many address pools")));
+            return;
+        }
         let nowhere = At { rules: None, unique: None };
         for pool in std::mem::take(pools) {
             for over in &overrides {
@@ -238,8 +243,9 @@ fn pairs(base: &mut Node, over: Node) {
 
 fn append_new(base: &mut Node, over: Node) {
     if let (Data::List(list), Data::List(elements)) = (&mut base.data, over.data) {
+        let mut known: HashSet<_> = list.iter().map(Node::scalar).collect();
         for element in elements {
-            if !list.contains(&element) {
+            if known.insert(element.scalar()) || !list.contains(&element) {
                 list.push(element);
             }
         }

@@ -13,6 +13,7 @@ mod extends;
 pub mod files;
 mod include;
 mod interpolate;
+mod limits;
 mod locate;
 mod merge;
 mod node;
@@ -31,6 +32,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path as FilePath, PathBuf};
+use std::rc::Rc;
 
 use indexmap::IndexMap;
 use serde_json::Value;
@@ -39,7 +41,7 @@ pub use files::{Disk, Fetched, Files, Memory, RemoteState};
 pub use interpolate::{Environment, Reference};
 pub use remote::Remote;
 
-use crate::diag::{Diagnostic, Diagnostics, FileId, Sources};
+use crate::diag::{Diagnostic, Diagnostics, FileId, Sources, Span};
 use crate::model::Project;
 use document::{Printer, Scope};
 use locate::{Chosen, Located};
@@ -246,6 +248,11 @@ pub(crate) struct Loader<'f> {
     complete: bool,
     /// Services whose base could not be found.
     unextended: BTreeSet<String>,
+    /// What was loaded so far costs; see [`limits`].
+    spent: usize,
+    exhausted: bool,
+    /// Files that services of this model extend, in long form, their paths resolved.
+    bases: HashMap<FileId, Rc<Node>>,
 }
 
 impl<'f> Loader<'f> {
@@ -264,6 +271,9 @@ impl<'f> Loader<'f> {
             environment: Environment::new(),
             complete: true,
             unextended: BTreeSet::new(),
+            spent: 0,
+            exhausted: false,
+            bases: HashMap::new(),
         }
     }
 
@@ -344,6 +354,10 @@ impl<'f> Loader<'f> {
             Err(error) => {
                 let reason = match error.kind() {
                     std::io::ErrorKind::NotFound => format!("the {what} `{}` does not exist", shown.display()),
+                    std::io::ErrorKind::FileTooLarge => {
+                        let most = limits::mebibytes(limits::FILE_BYTES);
+                        format!("the {what} `{}` is larger than {most}", shown.display())
+                    }
                     std::io::ErrorKind::InvalidData => format!("the {what} `{}` is not UTF-8 text", shown.display()),
                     _ if self.files.kind(path) == Some(files::Kind::Directory) => {
                         format!("the {what} `{}` is a directory", shown.display())
@@ -439,9 +453,28 @@ impl<'f> Loader<'f> {
         yaml::parse(id, self.sources.text(id)).map_err(|diagnostic| self.diagnostics.push(diagnostic)).ok()
     }
 
+    /// Takes a cost from what a load may cost; nothing when no more is left, which is reported.
+    fn spend(&mut self, cost: usize, place: Span) -> Option<()> {
+        self.spent += cost;
+        if self.spent <= limits::PROJECT_VALUES {
+            return Some(());
+        }
+        if !self.exhausted {
+            self.exhausted = true;
+            self.diagnostics.push(
+                Diagnostic::error(place, format!("the project has more than {} values", limits::PROJECT_VALUES))
+                    .hint("each file counts as often as it is included, each service as often as it is extended"),
+            );
+        }
+        None
+    }
+
     /// The documents of a file, in long form: parse → interpolate → canon, and a check of each alone.
     fn documents(&mut self, id: FileId, check: Check) -> Option<Vec<Node>> {
         let mut documents = self.parse(id)?;
+        for document in &documents {
+            self.spend(limits::cost(document), document.span)?;
+        }
         for document in &mut documents {
             if document.as_map().is_none() {
                 self.diagnostics.push(
@@ -456,7 +489,7 @@ impl<'f> Loader<'f> {
                 interpolate::interpolate(document, &self.environment, &mut self.diagnostics);
             }
             let uninterpolated = self.without.interpolation;
-            canon::canonical(document, &mut canon::Canon { diagnostics: &mut self.diagnostics, uninterpolated });
+            canon::canonical(document, &mut canon::Canon::new(&mut self.diagnostics, uninterpolated));
             if !uninterpolated && check == Check::Now {
                 check_part(document, &mut self.diagnostics);
             }
@@ -478,6 +511,7 @@ impl<'f> Loader<'f> {
         trail: &[PathBuf],
     ) -> Option<Node> {
         let outer = std::mem::replace(&mut self.environment, environment.clone());
+        let outer_bases = std::mem::take(&mut self.bases);
         let mut whole = None;
         let mut complete = true;
         for (path, id) in files {
@@ -491,10 +525,10 @@ impl<'f> Loader<'f> {
                 merge_into(&mut whole, document, &mut self.diagnostics);
             }
         }
-        self.environment = outer;
+        (self.environment, self.bases) = (outer, outer_bases);
         let mut whole: Node = match whole {
             Some(whole) if complete => whole,
-            None if complete => {
+            None if complete && self.complete => {
                 self.diagnostics
                     .push(Diagnostic::error(None, "the compose file is empty").hint("begin it with `services:`"));
                 return None;

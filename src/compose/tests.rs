@@ -1,5 +1,7 @@
 //! Cases through the whole loader: files in memory → document, model or messages.
 
+mod bounds;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

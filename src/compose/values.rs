@@ -291,9 +291,12 @@ pub fn project_name(text: &str) -> String {
 
 /// The candidate that is nearly what was written.
 pub fn similar<'c>(written: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
-    let limit = (written.chars().count() / 3).max(1);
+    let length = written.chars().count();
+    let limit = (length / 3).max(1);
     candidates
         .into_iter()
+        // What no name can be near is not compared, however long it is.
+        .filter(|candidate| length <= 64 && candidate.len().abs_diff(length) <= limit + written.len() - length)
         .map(|candidate| (distance(&written.to_lowercase(), &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= limit && *distance < candidate.len())
         .min_by_key(|(distance, _)| *distance)

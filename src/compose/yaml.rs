@@ -1,21 +1,17 @@
 //! Text → [`Node`]s, one per YAML document; the only file that names the YAML crate.
 //!
 //! Scalars are resolved as go-yaml v3 does (YAML 1.2 booleans, YAML 1.1 octals and merge keys), because that is what
-//! compose files are written against. What a text may cost is bounded: nesting, and the number of nodes aliases make.
+//! compose files are written against. What a text may cost is bounded: see [`limits`].
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 
+use super::limits;
 use super::node::{Data, Directive, Key, Map, Node};
 use super::repair::Repaired;
 use crate::diag::{Diagnostic, FileId, Span};
-
-/// Deeper nesting is refused; no compose file comes near it.
-const MAX_DEPTH: usize = 128;
-/// More nodes than this, aliases expanded, are refused.
-const MAX_NODES: usize = 500_000;
 
 /// Parses all documents of a text. A document without content is null.
 pub fn parse(file: FileId, text: &str) -> Result<Vec<Node>, Diagnostic> {
@@ -40,7 +36,7 @@ pub fn parse(file: FileId, text: &str) -> Result<Vec<Node>, Diagnostic> {
 }
 
 fn documents(text: &str, offsets: &Offsets) -> Result<Vec<Node>, Diagnostic> {
-    let mut builder = Builder { offsets, anchors: HashMap::new(), keys: HashSet::default(), nodes: 0 };
+    let mut builder = Builder { offsets, anchors: HashMap::new(), keys: HashSet::default(), spent: 0 };
     let mut events = Parser::new_from_str(text);
     let mut documents = Vec::new();
     while let Some(event) = events.next_event() {
@@ -72,38 +68,44 @@ struct Builder<'o> {
     anchors: HashMap<usize, Option<(Node, usize)>>,
     /// The same key stands in many mappings; its text is kept once.
     keys: HashSet<Rc<str>, foldhash::fast::RandomState>,
-    nodes: usize,
+    spent: usize,
 }
 
 impl Builder<'_> {
-    /// Builds the next node and counts the nodes in it.
+    /// Builds the next node; says what it costs.
     fn node(&mut self, events: &mut Events<'_>, depth: usize) -> Result<(Node, usize), Diagnostic> {
         let (event, span) = match events.next_event() {
             Some(event) => event.map_err(|error| self.offsets.syntax_error(&error))?,
             None => (Event::StreamEnd, saphyr_parser::Span::default()),
         };
         let span = self.offsets.span(span);
-        if depth > MAX_DEPTH {
-            return Err(Diagnostic::error(span, format!("nested deeper than {MAX_DEPTH} levels")));
+        if depth > limits::DEPTH {
+            return Err(Diagnostic::error(span, format!("nested deeper than {} levels", limits::DEPTH)));
         }
-        let (anchor, (node, count)) = match event {
-            Event::Scalar(text, style, anchor, tag) => (anchor, (scalar(span, &text, style, tag.as_deref())?, 1)),
+        let (anchor, (node, cost)) = match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let cost = limits::of_text(&text);
+                self.spend(span, cost)?;
+                (anchor, (scalar(span, &text, style, tag.as_deref())?, cost))
+            }
             Event::Alias(id) => return self.alias(span, id),
             Event::SequenceStart(anchor, tag) => {
+                self.spend(span, 1)?;
                 self.open(anchor);
                 (anchor, self.sequence(events, span, tag.as_deref(), depth)?)
             }
             Event::MappingStart(anchor, tag) => {
+                self.spend(span, 1)?;
                 self.open(anchor);
                 (anchor, self.mapping(events, span, tag.as_deref(), depth)?)
             }
             _ => (0, (Node::new(span, Data::Null), 1)),
         };
-        self.count(span, 1)?;
         if anchor != 0 {
-            self.anchors.insert(anchor, Some((node.clone(), count)));
+            self.spend(span, cost)?;
+            self.anchors.insert(anchor, Some((node.clone(), cost)));
         }
-        Ok((node, count))
+        Ok((node, cost))
     }
 
     fn open(&mut self, anchor: usize) {
@@ -112,20 +114,22 @@ impl Builder<'_> {
         }
     }
 
-    fn count(&mut self, span: Span, nodes: usize) -> Result<(), Diagnostic> {
-        self.nodes += nodes;
-        if self.nodes > MAX_NODES {
-            return Err(Diagnostic::error(span, format!("aliases expand to more than {MAX_NODES} values")));
+    fn spend(&mut self, span: Span, cost: usize) -> Result<(), Diagnostic> {
+        self.spent += cost;
+        if self.spent > limits::FILE_VALUES {
+            let message = format!("the file has more than {} values, aliases expanded", limits::FILE_VALUES);
+            return Err(Diagnostic::error(span, message));
         }
         Ok(())
     }
 
     fn alias(&mut self, span: Span, id: usize) -> Result<(Node, usize), Diagnostic> {
         match self.anchors.get(&id) {
-            Some(Some((node, count))) => {
-                let (node, count) = (node.clone(), *count);
-                self.count(span, count)?;
-                Ok((node, count))
+            Some(Some((node, cost))) => {
+                let cost = *cost;
+                let node = node.clone();
+                self.spend(span, cost)?;
+                Ok((node, cost))
             }
             Some(None) => Err(Diagnostic::error(span, "this alias stands inside the value it refers to")),
             None => Err(Diagnostic::error(span, "this alias refers to an anchor that is not defined before it")),
@@ -144,8 +148,8 @@ impl Builder<'_> {
             if let Some(closing) = self.closed(events, |event| matches!(event, Event::SequenceEnd))? {
                 break self.extent(span, closing);
             }
-            let (node, count) = self.node(events, depth + 1)?;
-            total += count;
+            let (node, cost) = self.node(events, depth + 1)?;
+            total += cost;
             if node.directive != Directive::Reset {
                 list.push(node);
             }
@@ -168,8 +172,8 @@ impl Builder<'_> {
             let merges =
                 matches!(events.peek(), Some(Ok((Event::Scalar(text, ScalarStyle::Plain, ..), _))) if text == "<<");
             let (key, _) = self.node(events, depth + 1)?;
-            let (value, count) = self.node(events, depth + 1)?;
-            total += count + 1;
+            let (value, cost) = self.node(events, depth + 1)?;
+            total += cost + 1;
             if merges {
                 if let Some((earlier, _)) = inherited {
                     return Err(Diagnostic::error(key.span, "the key `<<` is there twice")
@@ -531,7 +535,7 @@ mod tests {
             let alias = format!("*a{}", level - 1);
             text += &format!("a{level}: &a{level} [{}]\n", vec![alias; 10].join(", "));
         }
-        assert_eq!(json(&text), "error: aliases expand to more than 500000 values");
+        assert_eq!(json(&text), "error: the file has more than 2000000 values, aliases expanded");
         assert_eq!(json("a: &a [*a]"), "error: this alias stands inside the value it refers to");
         assert_eq!(json(&"[".repeat(200)), "error: nested deeper than 128 levels");
         assert!(json(&"[".repeat(10_000)).starts_with("error: "));

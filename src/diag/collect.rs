@@ -8,6 +8,9 @@ use super::{Diagnostic, Severity, Span};
 /// More of a severity than this are counted, not kept.
 const KEPT: usize = 100;
 
+/// Characters of a message.
+const LONGEST: usize = 400;
+
 /// What is wrong and what is doubtful so far.
 #[derive(Debug, Clone, Default)]
 pub struct Diagnostics {
@@ -20,7 +23,8 @@ pub struct Diagnostics {
 
 impl Diagnostics {
     /// Adds one, unless it says nothing new.
-    pub fn push(&mut self, diagnostic: Diagnostic) {
+    pub fn push(&mut self, mut diagnostic: Diagnostic) {
+        shorten(&mut diagnostic.message);
         let count = match diagnostic.severity {
             Severity::Error => {
                 let known = match diagnostic.span {
@@ -67,6 +71,14 @@ impl Diagnostics {
             self.list.push(Diagnostic::error(None, format!("and {} more errors", self.errors - KEPT)));
         }
         self.list
+    }
+}
+
+/// Messages quote what people wrote, which may be anything.
+fn shorten(message: &mut String) {
+    if let Some((at, _)) = message.char_indices().nth(LONGEST) {
+        message.truncate(at);
+        message.push('…');
     }
 }
 
