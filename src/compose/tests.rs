@@ -400,6 +400,7 @@ fn a_remote_file_that_cannot_be_had_is_reported_where_it_is_named() {
     2 |   - 'https://example.com/app.git#v1:sub'
       |     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
     hint: look at the network
+
     error: `https://example.com/a.yaml` is no compose file: a git repository on the web ends in `.git`, and nothing else is fetched from there
      --> compose.yaml:3:5
       |
