@@ -9,7 +9,7 @@ use std::collections::hash_map::Entry;
 use serde_json::{Map as Object, Value};
 
 use super::node::{self, Data, Directive, Map, Node, Path};
-use super::spec::{Field, Keys, Kind, Presence, Record};
+use super::spec::{ENV_FILE, Field, Keys, Kind, Presence, Record};
 use super::{values, words};
 use crate::diag::{Diagnostic, Diagnostics};
 use crate::model::quantity::go_duration;
@@ -479,15 +479,6 @@ impl Printer<'_> {
 
     /// Compose prints a required file as its path alone.
     fn env_file(&mut self, node: &Node, path: &Path<'_>) -> Option<Value> {
-        static ENV_FILE: Record = Record {
-            name: "an env_file",
-            fields: &[
-                Field { name: "path", kind: Kind::Text, presence: Presence::Required, printed: "path" },
-                Field { name: "required", kind: Kind::Flag, presence: Presence::Optional, printed: "required" },
-                Field { name: "format", kind: Kind::Text, presence: Presence::Optional, printed: "format" },
-            ],
-            extensions: false,
-        };
         let value = self.record(node, &ENV_FILE, path)?;
         if value.get("required").and_then(Value::as_bool) == Some(true) {
             return value.get("path").cloned();

@@ -13,6 +13,9 @@ use serde_json::Value;
 
 use crate::diag::{Diagnostic, Span};
 
+/// Names of variables and their values, as far as they are set.
+pub type Variables = Rc<[(String, Option<String>)]>;
+
 /// A value of a compose file and its place.
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -21,7 +24,7 @@ pub struct Node {
     /// What compose is told to do with it while merging.
     pub directive: Directive,
     /// The variables its text came from, with their values; none for most.
-    pub variables: Option<Rc<[(String, Option<String>)]>>,
+    pub variables: Option<Variables>,
     /// The value.
     pub data: Data,
 }

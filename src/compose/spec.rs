@@ -507,6 +507,12 @@ static DEVICE: Record = record(
     &[required("source", Kind::Text), optional("target", Kind::Text), optional("permissions", Kind::Text)],
 );
 
+/// An entry of `env_file`.
+pub static ENV_FILE: Record = closed(
+    "an env_file",
+    &[required("path", Kind::Text), optional("required", Kind::Flag), optional("format", Kind::Text)],
+);
+
 static PROVIDER: Record =
     record("a provider", &[required("type", Kind::Text), optional("options", Kind::Map(Keys::Free, &Kind::Options))]);
 

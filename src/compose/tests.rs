@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{Fetched, LoadError, Loaded, Memory, Options, Remote, RemoteState, load, print, remote, spec};
+use super::{Fetched, LoadError, Loaded, Memory, Options, Remote, RemoteState, load, print, remote};
 use crate::diag::{Colour, render};
 use crate::model::{Condition, FileContent, HostPort, MountSource, NetworkKey, Project, ServiceName};
 
@@ -309,34 +309,6 @@ proptest! {
     }
 }
 
-/// Keys of an object schema, with those of its object-valued keys below them.
-fn schema_keys(schema: &Value, prefix: &str, keys: &mut Vec<String>) {
-    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-        keys.push(format!("{prefix}{name}"));
-        schema_keys(property, &format!("{prefix}{name}."), keys);
-    }
-}
-
-fn decoder_keys(record: &spec::Record, prefix: &str, keys: &mut Vec<String>) {
-    for field in record.fields {
-        keys.push(format!("{prefix}{}", field.name));
-        if let spec::Kind::Record(inner) = field.kind {
-            decoder_keys(inner, &format!("{prefix}{}.", field.name), keys);
-        }
-    }
-}
-
-#[test]
-fn the_schema_of_x_wasm_has_the_keys_the_decoder_knows() {
-    let schema: Value = serde_json::from_str(include_str!("../../schemas/x-wasm.schema.json")).unwrap();
-    let (mut written, mut known) = (Vec::new(), Vec::new());
-    schema_keys(&schema, "", &mut written);
-    decoder_keys(&spec::WASM, "", &mut known);
-    written.sort();
-    known.sort();
-    assert_eq!(written, known);
-}
-
 fn address(text: &str) -> Remote {
     remote::parse(text).expect(text).expect(text)
 }
@@ -430,6 +402,7 @@ fn a_remote_file_that_cannot_be_had_is_reported_where_it_is_named() {
     2 |   - 'https://example.com/app.git#v1:sub'
       |     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
     hint: look at the network
+
     error: `https://example.com/a.yaml` is no compose file: a git repository on the web ends in `.git`, and nothing else is fetched from there
      --> compose.yaml:3:5
       |
