@@ -330,7 +330,7 @@ impl Decoder<'_> {
     fn pull_policy(&mut self, node: &Node, value: &Value) -> PullPolicy {
         let day = Duration::from_secs(86_400);
         match text(value, "pull_policy") {
-            None | Some("" | "missing" | "if_not_present") => PullPolicy::Missing,
+            None | Some("missing" | "if_not_present") => PullPolicy::Missing,
             Some("always") => PullPolicy::Always,
             Some("never") => PullPolicy::Never,
             Some("build") => PullPolicy::Build,

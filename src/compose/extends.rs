@@ -7,7 +7,7 @@ use std::path::{Path as FilePath, PathBuf};
 
 use super::files;
 use super::merge::{self, Directives};
-use super::node::{Map, Node, Path};
+use super::node::{Directive, Map, Node, Path};
 use super::{Check, Loader, resolve, values};
 use crate::diag::Diagnostic;
 
@@ -23,7 +23,7 @@ pub(super) fn apply(loader: &mut Loader<'_>, document: &mut Node, file: &FilePat
     let Some(services) = document.get("services").and_then(Node::as_map).cloned() else { return };
     let mut resolved = services.clone();
     for (name, service) in &services {
-        if service.get("extends").is_none() {
+        if base_of(service).is_none() {
             continue;
         }
         let mut trail = Vec::new();
@@ -51,7 +51,7 @@ fn service_of(
     trail: &mut Vec<Step>,
 ) -> Option<Node> {
     let (key, service) = services.get_key_value(name)?;
-    let Some(extends) = service.get("extends") else { return Some(service.clone()) };
+    let Some(extends) = base_of(service) else { return Some(service.clone()) };
     let Some(base_name) = extends.text_at("service") else {
         loader.diagnostics.push(
             Diagnostic::error(extends.span, format!("`extends` of service `{name}` names no service"))
@@ -69,7 +69,7 @@ fn service_of(
         return None;
     }
     trail.push(step);
-    let mut base = match extends.get("file") {
+    let mut base = match extends.get("file").filter(|file| !file.is_null()) {
         Some(reference) => {
             let (other, other_file) = other_services(loader, reference, name, base_name, directory)?;
             let folder = other_file.parent().unwrap_or(FilePath::new("/")).to_owned();
@@ -96,6 +96,11 @@ fn service_of(
     merge::merge(&mut base, over, &path, Directives::Keep, &mut loader.diagnostics);
     base.span = span;
     Some(base)
+}
+
+/// What a service extends.
+fn base_of(service: &Node) -> Option<&Node> {
+    service.get("extends").filter(|extends| extends.directive != Directive::Reset)
 }
 
 fn missing_base(loader: &mut Loader<'_>, services: &Map, extends: &Node, name: &str) -> Option<()> {

@@ -146,7 +146,9 @@ fn references_in(text: &str, found: &mut BTreeMap<String, Reference>) {
                 Action::Alternate => reference.alternate = operation.word.to_owned(),
                 Action::Require => reference.required = true,
             }
-            references_in(operation.word, found);
+            if !reference.required {
+                references_in(operation.word, found);
+            }
         }
         found.entry(name.to_owned()).or_insert(reference);
     }

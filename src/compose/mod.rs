@@ -41,7 +41,7 @@ use crate::model::Project;
 use document::{Printer, Scope};
 use locate::{Chosen, Located};
 use merge::Directives;
-use node::{Data, Node, Path};
+use node::{Data, Directive, Node, Path};
 
 /// Everything the loader depends on.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -164,6 +164,7 @@ fn run(loader: &mut Loader<'_>, options: &Options) -> Option<(Project, Environme
     if !options.without.normalization {
         resolve::normalize(&mut root, &name, &located.environment);
     }
+    resolve::complete(&mut root, &name);
     loader.sound()?;
     let mut profiles = options.profiles.clone();
     if profiles.is_empty() {
@@ -177,6 +178,8 @@ fn run(loader: &mut Loader<'_>, options: &Options) -> Option<(Project, Environme
     )?;
     let enabled = consistency::enabled(&root, &profiles, &options.enable);
     if !options.without.consistency {
+        // As in compose, what profiles enable has to hold without the services that are only named.
+        consistency::check(&root, &consistency::enabled(&root, &profiles, &[]), &mut loader.diagnostics);
         consistency::check(&root, &enabled, &mut loader.diagnostics);
     }
     decode::environment_files(loader, &mut document, &root, &enabled, &located.environment);
@@ -209,7 +212,7 @@ fn run_model(loader: &mut Loader<'_>, options: &Options) -> Option<RawModel> {
     let mut references = BTreeMap::new();
     interpolate::references(&root, &mut references);
     if !options.without.normalization {
-        resolve::normalize(&mut root, &name, &located.environment);
+        resolve::normalize(&mut root, &name, &Environment::new());
     }
     Some((root.raw(), references, located.environment))
 }
@@ -384,18 +387,21 @@ impl<'f> Loader<'f> {
     }
 
     fn name_in(&mut self, files: &[(PathBuf, FileId)], environment: &Environment) -> Option<String> {
-        let mut found = None;
+        let mut found: Option<Node> = None;
         for (_, id) in files {
             for mut document in yaml::parse(*id, self.sources.text(*id)).unwrap_or_default() {
-                if let Some(name) = document.get_mut("name") {
-                    if !self.without.interpolation {
-                        interpolate::interpolate(name, environment, &mut Vec::new());
-                    }
-                    found = name.as_text().filter(|name| !name.is_empty()).map(str::to_owned).or(found);
+                if let Some(name) =
+                    document.get_mut("name").filter(|name| name.as_text().is_some_and(|name| !name.is_empty()))
+                {
+                    found = Some(std::mem::replace(name, Node::new(name.span, Data::Null)));
                 }
             }
         }
-        found
+        let mut name = found?;
+        if !self.without.interpolation {
+            interpolate::interpolate(&mut name, environment, &mut Vec::new());
+        }
+        name.as_text().map(str::to_owned)
     }
 
     /// The documents of a file, in long form: parse → interpolate → canon, and a check of each alone.
@@ -458,30 +464,32 @@ impl<'f> Loader<'f> {
         }
         self.environment = outer;
         let mut whole: Node = match whole {
-            Some(whole) if complete => whole,
-            None if complete => {
+            Some(whole) if complete && (trail.len() > 1 || whole.as_map().is_some_and(|map| !map.is_empty())) => whole,
+            Some(_) | None if complete => {
                 self.diagnostics
                     .push(Diagnostic::error(None, "the compose file is empty").hint("begin it with `services:`"));
                 return None;
             }
             _ => return None,
         };
-        if !self.without.interpolation || !self.without.normalization {
-            resolve::defaults(&mut whole);
-        }
+        resolve::defaults(&mut whole);
         consistency::check_model(&whole, &mut self.diagnostics);
         if !self.without.paths {
             let home = self.home();
             resolve::paths(&mut whole, folder, home.as_deref(), self.files);
         }
-        resolve::environment(&mut whole, environment);
+        if !self.without.interpolation {
+            resolve::environment(&mut whole, environment);
+        }
         Some(whole)
     }
 }
 
 fn check_part(document: &Node, diagnostics: &mut Vec<Diagnostic>) {
-    if let Some(name) = document.get("name").filter(|name| name.is_null()) {
-        diagnostics.push(name.error("`name` must be a string").label("this is nothing"));
+    for key in ["name", "version"] {
+        if let Some(node) = document.get(key).filter(|node| node.is_null() && node.directive != Directive::Reset) {
+            diagnostics.push(node.error(format!("`{key}` must be a string")).label("this is nothing"));
+        }
     }
     let mut settled = document.clone();
     merge::settle(&mut settled);
