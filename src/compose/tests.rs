@@ -217,7 +217,7 @@ fn what_compose_takes_and_what_not() {
         ("services: {a: {image: x, extends: !reset b}}", ""),
         (
             "services: {a: {image: x, container_name: cc}, b: {image: x, container_name: cc}}",
-            "`cc` is the `container_name` of another service already",
+            "the string `cc` is the `container_name` of another service already",
         ),
         (
             "services: {a: {image: x, ports: ['::1:1:1']}}",
