@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::compose::print::List;
+
 /// Run compose files whose services are Linux containers, WebAssembly, or both.
 #[derive(Debug, Parser)]
 #[command(name = "wcompose", disable_version_flag = true, disable_help_subcommand = true, max_term_width = 100)]
@@ -265,8 +267,8 @@ pub struct Config {
     #[arg(short, long)]
     pub quiet: bool,
     /// `yaml` or `json`
-    #[arg(long, default_value = "yaml")]
-    pub format: String,
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
     /// Write to a file
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -315,10 +317,22 @@ pub struct Config {
 }
 
 impl Config {
-    /// Whether one of the lists is asked for that need no service's environment.
-    pub fn lists(&self) -> bool {
-        let asked = [self.service_names, self.volumes, self.networks, self.profiles, self.images, self.models];
-        asked.contains(&true) || self.hash.is_some()
+    /// The list that is asked for; of several, the one compose prints.
+    pub fn list(&self) -> Option<List> {
+        let lists = [
+            (self.service_names, List::Services),
+            (self.volumes, List::Volumes),
+            (self.networks, List::Networks),
+            (self.models, List::Models),
+            (self.profiles, List::Profiles),
+            (self.images, List::Images),
+        ];
+        lists.into_iter().find(|(asked, _)| *asked).map(|(_, list)| list)
+    }
+
+    /// The services whose hashes are asked for.
+    pub fn hash(&self) -> Option<&str> {
+        self.hash.as_deref().filter(|services| !services.is_empty())
     }
 }
 

@@ -17,10 +17,12 @@ use crate::plan::digest;
 
 /// Runs `config`.
 pub fn config(settings: &Settings, args: &Config) -> Outcome {
-    let format = match args.format.as_str() {
-        "yaml" => Format::Yaml,
-        "json" => Format::Json,
-        other => return Err(Failure::new(format!("unknown format `{other}`"), ["use `yaml` or `json`".to_owned()])),
+    let format = match args.format.as_deref() {
+        None | Some("yaml") => Format::Yaml,
+        Some("json") => Format::Json,
+        Some(other) => {
+            return Err(Failure::new(format!("unknown format `{other}`"), ["use `yaml` or `json`".to_owned()]));
+        }
     };
     let options = Options {
         without: Without {
@@ -28,9 +30,13 @@ pub fn config(settings: &Settings, args: &Config) -> Outcome {
             normalization: args.no_normalize,
             paths: args.no_path_resolution,
             consistency: args.no_consistency,
-            environment_files: args.lists(),
+            environment_files: args.list().is_some() || args.hash().is_some(),
         },
-        enable: args.services.clone(),
+        // As in compose, the other lists are those of the whole project.
+        enable: match (args.list(), args.hash()) {
+            (None, None) | (Some(List::Profiles | List::Images), _) => args.services.clone(),
+            _ => Vec::new(),
+        },
         ..load::options(&settings.load)
     };
     let text = text(args, format, &options)?;
@@ -45,35 +51,29 @@ pub fn config(settings: &Settings, args: &Config) -> Outcome {
 }
 
 fn text(args: &Config, format: Format, options: &Options) -> Result<String, Failure> {
-    if args.variables || args.no_interpolate {
+    let list = args.list();
+    let named = args.service_names && args.no_interpolate;
+    if named || list.is_none() && (args.variables || args.no_interpolate && !args.environment) {
         let model = compose::model(options, &Disk).map_err(|error| failed(error, format))?;
         warn(&model.warnings, &model.sources, format);
-        return Ok(if args.variables {
-            print::variables(&model.references, format)
-        } else {
-            print::document(model.document, format, Dollars::Keep)
+        let services = model.document.get("services").and_then(|services| services.as_object());
+        return Ok(match args {
+            _ if named => lines(&services.into_iter().flatten().map(|(name, _)| name.clone()).collect::<Vec<_>>()),
+            Config { variables: true, format: None, .. } => print::variables(&model.references),
+            Config { variables: true, .. } => print::references(&model.references, format),
+            _ => print::document(model.document, format, Dollars::Keep),
         });
     }
     let mut loaded = compose::load(options, &Disk).map_err(|error| failed(error, format))?;
     warn(&loaded.warnings, &loaded.sources, format);
-    if args.environment {
-        return Ok(lines(&print::environment(&loaded.environment)));
+    if let (Some(wanted), None | Some(List::Profiles | List::Images)) = (args.hash(), list) {
+        return hashes(&loaded.project, wanted);
     }
-    let document = print::select(&mut loaded.project, &args.services)
+    let document = print::select(&mut loaded.project, &options.enable)
         .map_err(|name| Failure::new(format!("no such service: `{name}`"), []))?;
-    let lists = [
-        (args.service_names, List::Services),
-        (args.volumes, List::Volumes),
-        (args.networks, List::Networks),
-        (args.profiles, List::Profiles),
-        (args.images, List::Images),
-        (args.models, List::Models),
-    ];
-    if let Some((_, list)) = lists.into_iter().find(|(wanted, _)| *wanted) {
-        return Ok(lines(&print::list(&loaded.project, &document, list)));
-    }
-    match &args.hash {
-        Some(wanted) => hashes(&loaded.project, wanted),
+    match list {
+        Some(list) => Ok(lines(&print::list(&loaded.project, &document, list))),
+        None if args.environment => Ok(lines(&print::environment(&loaded.environment))),
         None => Ok(print::document(document, format, Dollars::Escape)),
     }
 }

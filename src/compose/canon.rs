@@ -26,7 +26,7 @@ static RULES: LazyLock<Rules<Rule>> = LazyLock::new(|| {
         ("services.*.build.labels", pairs),
         ("services.*.build.no_cache_filter", listed),
         ("services.*.build.secrets.[]", source),
-        ("services.*.build.ssh", pairs),
+        ("services.*.build.ssh", keys),
         ("services.*.configs.[]", source),
         ("services.*.depends_on", dependencies),
         ("services.*.depends_on.*.required", switch),
@@ -143,7 +143,11 @@ fn pairs(node: &mut Node, _: &mut Canon<'_>) {
     node.data = Data::Map(map);
 }
 
+/// As `pairs`, but a list's names must not end with a space.
 fn environment(node: &mut Node, canon: &mut Canon<'_>) {
+    if node.as_list().is_none() {
+        return;
+    }
     pairs(node, canon);
     for key in node.as_map().into_iter().flat_map(Map::keys) {
         if key.text.ends_with(char::is_whitespace) {
@@ -153,6 +157,17 @@ fn environment(node: &mut Node, canon: &mut Canon<'_>) {
             );
         }
     }
+}
+
+/// As `pairs`, but only `default` may stand alone.
+fn keys(node: &mut Node, canon: &mut Canon<'_>) {
+    for item in node.as_list().unwrap_or_default() {
+        if let Some(text) = item.as_text().filter(|text| *text != "default" && !text.contains('=')) {
+            let diagnostic = item.error(format!("the SSH key `{text}` has no path"));
+            canon.diagnostics.push(diagnostic.hint("write `name=path`; only `default` may stand alone"));
+        }
+    }
+    pairs(node, canon);
 }
 
 /// As `pairs`, but every element needs its `=`.

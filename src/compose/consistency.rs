@@ -44,6 +44,11 @@ pub fn check_model(root: &Node, diagnostics: &mut Diagnostics) {
         [("configs", &["file", "environment", "content"][..]), ("secrets", &["file", "environment"][..])]
     {
         for (key, entry) in section(root, section_name) {
+            if entry.is_null() {
+                let diagnostic =
+                    Diagnostic::error(key.span, format!("`{section_name}.{}` must be a mapping", key.text));
+                diagnostics.push(diagnostic.label("there is nothing below it"));
+            }
             let given: Vec<_> = sources.iter().filter_map(|name| entry.as_map()?.get_key_value(*name)).collect();
             let names = sources.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
             match given.as_slice() {
@@ -144,6 +149,17 @@ pub fn check(root: &Node, enabled: &BTreeSet<String>, unextended: &BTreeSet<Stri
                 Diagnostic::error(key.span, format!("`secrets.{}` has no content", key.text))
                     .hint("give it `file` or `environment`"),
             );
+        }
+    }
+    let mut names: Vec<&Node> = Vec::new();
+    let enabled_services = services.iter().filter(|(key, _)| enabled.contains(&*key.text));
+    for name in enabled_services.filter_map(|(_, service)| service.get("container_name")) {
+        match names.iter().find(|earlier| **earlier == name) {
+            Some(earlier) => diagnostics.push(
+                name.error(format!("{} is the `container_name` of another service already", name.describe()))
+                    .related(earlier.span, "that of the other service"),
+            ),
+            None => names.push(name),
         }
     }
     if let Some(cycle) = cycle(services, enabled) {

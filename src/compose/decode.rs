@@ -275,7 +275,7 @@ impl Decoder<'_> {
             origin: Some(origin),
             image: owned(value, "image").map(|image| self.image(&image)),
             build: value.get("build").map(build),
-            pull_policy: self.pull_policy(node, value),
+            pull_policy: self.pull_policy(node),
             platform: owned(value, "platform"),
             runtime: owned(value, "runtime"),
             wasm: self.wasm(name, node),
@@ -327,10 +327,10 @@ impl Decoder<'_> {
         image.to_owned()
     }
 
-    fn pull_policy(&mut self, node: &Node, value: &Value) -> PullPolicy {
+    fn pull_policy(&mut self, node: &Node) -> PullPolicy {
         let day = Duration::from_secs(86_400);
-        match text(value, "pull_policy") {
-            None | Some("" | "missing" | "if_not_present") => PullPolicy::Missing,
+        match node.text_at("pull_policy") {
+            None | Some("missing" | "if_not_present") => PullPolicy::Missing,
             Some("always") => PullPolicy::Always,
             Some("never") => PullPolicy::Never,
             Some("build") => PullPolicy::Build,

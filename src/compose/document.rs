@@ -170,9 +170,10 @@ impl Printer<'_> {
                 _ => self.wrong(node, path, "a string"),
             },
             Kind::Choice(choices) => self.choice(node, choices, path),
-            Kind::Scalar | Kind::Variable | Kind::Label => match (&node.data, kind) {
+            Kind::Scalar | Kind::Variable | Kind::Label | Kind::Setting => match (&node.data, kind) {
                 (Data::Null, Kind::Variable) => Some(Value::Null),
-                (Data::Null, Kind::Label) => Some(Value::String(String::new())),
+                (Data::Null, Kind::Label | Kind::Setting) => Some(Value::String(String::new())),
+                (Data::Bool(_), Kind::Setting) => self.wrong(node, path, "a string or a number"),
                 (Data::Date(_), _) => self.wrong(node, path, "a string, a number or a boolean"),
                 (Data::Text(text), _) => Some(self.text(text)),
                 _ => match node.scalar() {
@@ -464,13 +465,7 @@ impl Printer<'_> {
         for (key, value) in map {
             match value.scalar().filter(|path| !path.is_empty()) {
                 Some(path) => entries.push(format!("{}={path}", key.text)),
-                None if &*key.text == "default" || value.as_text().is_some() => entries.push(key.text.to_string()),
-                None => {
-                    self.diagnostics.push(
-                        Diagnostic::error(key.span, format!("the SSH key `{}` has no path", key.text))
-                            .hint("only `default` may stand alone"),
-                    );
-                }
+                None => entries.push(key.text.to_string()),
             }
         }
         entries.sort();

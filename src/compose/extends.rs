@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::files::Fetched;
 use super::limits;
 use super::merge::{self, Directives};
-use super::node::{Map, Node};
+use super::node::{Directive, Map, Node};
 use super::{Check, Loader, resolve, values};
 use crate::diag::Diagnostic;
 
@@ -23,7 +23,7 @@ struct Step {
 /// Replaces every `extends` in the services of a document by what it stands for.
 pub(super) fn apply(loader: &mut Loader<'_>, document: &mut Node, file: &FilePath, directory: &FilePath) {
     let Some(services) = document.get("services").and_then(Node::as_map) else { return };
-    let extending = services.iter().filter(|(_, service)| service.get("extends").is_some());
+    let extending = services.iter().filter(|(_, service)| base_of(service).is_some());
     let merged: Vec<_> = extending
         .map(|(key, _)| {
             let merged = service_of(loader, services, &key.text, file, directory, &mut Vec::new());
@@ -56,7 +56,7 @@ fn service_of(
     trail: &mut Vec<Step>,
 ) -> Option<Node> {
     let (key, service) = services.get_key_value(name)?;
-    let Some(extends) = service.get("extends") else { return Some(service.clone()) };
+    let Some(extends) = base_of(service) else { return Some(service.clone()) };
     let Some(base_name) = extends.text_at("service") else {
         loader.diagnostics.push(
             Diagnostic::error(extends.span, format!("`extends` of service `{name}` names no service"))
@@ -79,7 +79,7 @@ fn service_of(
         return None;
     }
     trail.push(step);
-    let mut base = match extends.get("file") {
+    let mut base = match extends.get("file").filter(|file| !file.is_null()) {
         Some(reference) => {
             let (other, other_path) = other_file(loader, reference, name, base_name, directory)?;
             let folder = other_path.parent().unwrap_or(FilePath::new("/")).to_owned();
@@ -107,6 +107,11 @@ fn service_of(
     loader.spend(limits::cost(&base), span)?;
     base.span = span;
     Some(base)
+}
+
+/// What a service extends.
+fn base_of(service: &Node) -> Option<&Node> {
+    service.get("extends").filter(|extends| extends.directive != Directive::Reset)
 }
 
 fn missing_base(loader: &mut Loader<'_>, services: &Map, extends: &Node, name: &str) -> Option<()> {

@@ -199,7 +199,9 @@ fn references_in(text: &str, found: &mut BTreeMap<String, Reference>, depth: usi
                 Action::Alternate => reference.alternate = operation.word.to_owned(),
                 Action::Require => reference.required = true,
             }
-            references_in(operation.word, found, depth + 1);
+            if !reference.required {
+                references_in(operation.word, found, depth + 1);
+            }
         }
         found.entry(name.to_owned()).or_insert(reference);
     }

@@ -49,7 +49,8 @@ pub(super) fn locate(loader: &mut Loader<'_>, options: &Options) -> Option<Locat
     if env_files.is_empty()
         && let Some(list) = environment.get("COMPOSE_ENV_FILES").filter(|list| !list.is_empty())
     {
-        env_files = list.split(',').map(|file| files::join(&options.directory, file)).collect();
+        env_files =
+            list.split(',').filter(|file| !file.is_empty()).map(|file| files::join(&options.directory, file)).collect();
     }
     let explicit = !env_files.is_empty();
     let disabled = environment.get("COMPOSE_DISABLE_ENV_FILE").is_some_and(|value| go_bool(value) == Some(true));

@@ -48,7 +48,7 @@ use crate::model::Project;
 use document::{Printer, Scope};
 use locate::{Chosen, Located};
 use merge::Directives;
-use node::{Node, Path};
+use node::{Directive, Node, Path};
 
 /// Everything the loader depends on.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -173,6 +173,7 @@ fn run(loader: &mut Loader<'_>, options: &Options) -> Option<(Project, Environme
     if !options.without.normalization {
         resolve::normalize(&mut root, &name, &located.environment);
     }
+    resolve::complete(&mut root, &name);
     let mut profiles = options.profiles.clone();
     if profiles.is_empty() {
         let listed = located.environment.get("COMPOSE_PROFILES").cloned().unwrap_or_default();
@@ -185,6 +186,11 @@ fn run(loader: &mut Loader<'_>, options: &Options) -> Option<(Project, Environme
     )?;
     let enabled = consistency::enabled(&root, &profiles, &options.enable);
     if !options.without.consistency && loader.complete {
+        // As in compose, what profiles enable has to hold without the services that are only named.
+        if !options.enable.is_empty() {
+            let enabled = consistency::enabled(&root, &profiles, &[]);
+            consistency::check(&root, &enabled, &loader.unextended, &mut loader.diagnostics);
+        }
         consistency::check(&root, &enabled, &loader.unextended, &mut loader.diagnostics);
     }
     decode::environment_files(loader, &mut document, &root, &enabled, &located.environment);
@@ -216,7 +222,7 @@ fn run_model(loader: &mut Loader<'_>, options: &Options) -> Option<RawModel> {
     let mut references = BTreeMap::new();
     interpolate::references(&root, &mut references);
     if !options.without.normalization {
-        resolve::normalize(&mut root, &name, &located.environment);
+        resolve::normalize(&mut root, &name, &Environment::new());
     }
     Some((root.raw(), references, located.environment))
 }
@@ -432,20 +438,22 @@ impl<'f> Loader<'f> {
     }
 
     fn name_in(&mut self, files: &[(PathBuf, FileId)], environment: &Environment) -> Option<String> {
-        let mut found = None;
+        let mut found: Option<Node> = None;
         for (_, id) in files {
             // What is wrong with the file is said when it is its turn.
             let Ok(documents) = yaml::parse(*id, self.sources.text(*id)) else { continue };
             for name in documents.iter().filter_map(|document| document.get("name")) {
-                let mut name = name.clone();
-                if !self.without.interpolation {
-                    interpolate::interpolate(&mut name, environment, &mut Diagnostics::default());
+                if name.as_text().is_some_and(|name| !name.is_empty()) {
+                    found = Some(name.clone());
                 }
-                found = name.as_text().filter(|name| !name.is_empty()).map(str::to_owned).or(found);
             }
             self.parsed.insert(*id, documents);
         }
-        found
+        let mut name = found?;
+        if !self.without.interpolation {
+            interpolate::interpolate(&mut name, environment, &mut Diagnostics::default());
+        }
+        name.as_text().map(str::to_owned)
     }
 
     fn parse(&mut self, id: FileId) -> Option<Vec<Node>> {
@@ -529,30 +537,32 @@ impl<'f> Loader<'f> {
         }
         (self.environment, self.bases) = (outer, outer_bases);
         let mut whole: Node = match whole {
-            Some(whole) if complete => whole,
-            None if complete && self.complete => {
+            Some(whole) if complete && (trail.len() > 1 || whole.as_map().is_some_and(|map| !map.is_empty())) => whole,
+            Some(_) | None if complete && self.complete => {
                 self.diagnostics
                     .push(Diagnostic::error(None, "the compose file is empty").hint("begin it with `services:`"));
                 return None;
             }
             _ => return None,
         };
-        if !self.without.interpolation || !self.without.normalization {
-            resolve::defaults(&mut whole);
-        }
+        resolve::defaults(&mut whole);
         consistency::check_model(&whole, &mut self.diagnostics);
         if !self.without.paths {
             let home = self.home();
             resolve::paths(&mut whole, folder, home.as_deref(), self.files);
         }
-        resolve::environment(&mut whole, environment);
+        if !self.without.interpolation {
+            resolve::environment(&mut whole, environment);
+        }
         Some(whole)
     }
 }
 
 fn check_part(document: &Node, diagnostics: &mut Diagnostics) {
-    if let Some(name) = document.get("name").filter(|name| name.is_null()) {
-        diagnostics.push(name.error("`name` must be a string").label("this is nothing"));
+    for key in ["name", "version"] {
+        if let Some(node) = document.get(key).filter(|node| node.is_null() && node.directive != Directive::Reset) {
+            diagnostics.push(node.error(format!("`{key}` must be a string")).label("this is nothing"));
+        }
     }
     let mut printer = Printer { diagnostics, scope: Scope::Part };
     printer.record(document, &spec::FILE, &Path::ROOT);

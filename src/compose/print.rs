@@ -195,7 +195,14 @@ pub fn list(project: &Project, document: &Value, list: List) -> Vec<String> {
         }
         List::Volumes => keys("volumes"),
         List::Networks => keys("networks"),
-        List::Models => keys("models"),
+        List::Models => {
+            let models = document.get("models").and_then(Value::as_object);
+            models
+                .into_iter()
+                .flatten()
+                .filter_map(|(_, model)| Some(model.get("model")?.as_str()?.to_owned()))
+                .collect()
+        }
         List::Images => keys("services")
             .into_iter()
             .map(|name| match document["services"][name.as_str()]["image"].as_str() {
@@ -216,20 +223,31 @@ pub fn environment(environment: &Environment) -> Vec<String> {
     environment.iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-/// `--variables`: a table, or JSON.
-pub fn variables(references: &BTreeMap<String, Reference>, format: Format) -> String {
-    if format == Format::Json {
-        let entries = references.iter().map(|(name, reference)| {
-            let entry = json!({
-                "Name": reference.name,
-                "DefaultValue": reference.default,
-                "PresenceValue": reference.alternate,
-                "Required": reference.required,
-            });
-            (name.clone(), entry)
-        });
-        return Value::Object(entries.collect()).to_string() + "\n";
+/// `--variables` with a format.
+pub fn references(references: &BTreeMap<String, Reference>, format: Format) -> String {
+    let entry = |reference: &Reference| match format {
+        Format::Json => json!({
+            "Name": reference.name,
+            "DefaultValue": reference.default,
+            "PresenceValue": reference.alternate,
+            "Required": reference.required,
+        }),
+        Format::Yaml => json!({
+            "name": reference.name,
+            "defaultvalue": reference.default,
+            "presencevalue": reference.alternate,
+            "required": reference.required,
+        }),
+    };
+    let all = Value::Object(references.iter().map(|(name, reference)| (name.clone(), entry(reference))).collect());
+    match format {
+        Format::Json => all.to_string() + "\n",
+        Format::Yaml => serde_yaml::to_string(&all).expect("a JSON value can be written as YAML"),
     }
+}
+
+/// `--variables`: a table.
+pub fn variables(references: &BTreeMap<String, Reference>) -> String {
     let mut rows = vec![["NAME".to_owned(), "REQUIRED".into(), "DEFAULT VALUE".into(), "ALTERNATE VALUE".into()]];
     for reference in references.values() {
         let required = reference.required.to_string();

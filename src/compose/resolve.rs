@@ -211,6 +211,21 @@ pub fn normalize(root: &mut Node, name: &str, environment: &Environment) {
     }
 }
 
+/// What even a project that was not normalized has: a name, and mappings where networks and volumes say nothing.
+pub fn complete(root: &mut Node, name: &str) {
+    let span = root.span;
+    if let Some(map) = root.as_map_mut() {
+        map.insert(Key::new("name", span), Node::text(span, name));
+    }
+    for section in ["networks", "volumes"] {
+        for entry in root.get_mut(section).and_then(Node::as_map_mut).into_iter().flat_map(Map::values_mut) {
+            if entry.is_null() {
+                entry.data = Data::Map(Map::default());
+            }
+        }
+    }
+}
+
 /// Joins a service to the default network when it names none; says whether it uses it.
 fn normalize_network(service: &mut Node) -> bool {
     if service.get("provider").is_some() || service.get("network_mode").is_some() {

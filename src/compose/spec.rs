@@ -77,6 +77,8 @@ pub enum Kind {
     Numeral(i64, i64),
     /// A number, or a string that reads as one; printed in single precision.
     Float,
+    /// As `Label`, but no boolean.
+    Setting,
     /// A size such as `64m`, printed in bytes.
     Bytes,
     /// A size as a string only.
@@ -516,7 +518,7 @@ pub static ENV_FILE: Record = closed(
 static PROVIDER: Record =
     record("a provider", &[required("type", Kind::Text), optional("options", Kind::Map(Keys::Free, &Kind::Options))]);
 
-static EXTENDS: Record = closed("extends", &[optional("file", Kind::Text), required("service", Kind::Text)]);
+static EXTENDS: Record = closed("extends", &[optional("file", Kind::TextOrNull), required("service", Kind::Text)]);
 
 static HEALTHCHECK: Record = record(
     "a healthcheck",
@@ -532,7 +534,7 @@ static HEALTHCHECK: Record = record(
 );
 
 static LOGGING: Record =
-    record("logging", &[optional("driver", Kind::Text), optional("options", Kind::Map(Keys::Free, &Kind::Label))]);
+    record("logging", &[optional("driver", Kind::Text), optional("options", Kind::Map(Keys::Free, &Kind::Setting))]);
 
 static SERVICE_MODEL: Record =
     record("a use of a model", &[optional("endpoint_var", Kind::Text), optional("model_var", Kind::Text)]);
@@ -597,7 +599,7 @@ static MOUNT_VOLUME: Record = record(
 
 static MOUNT_TMPFS: Record = record(
     "tmpfs options",
-    &[optional("size", Kind::WholeBytes(0)), optional("mode", Kind::Integer(0, u32::MAX as i64))],
+    &[optional("size", Kind::WholeBytes(0)), optional("mode", Kind::Numeral(0, u32::MAX as i64))],
 );
 
 static MOUNT_IMAGE: Record = record("image options", &[optional("subpath", Kind::Text)]);

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::{Fetched, LoadError, Loaded, Memory, Options, Remote, RemoteState, load, print, remote};
-use crate::diag::{Colour, render};
+use crate::diag::{Colour, Severity, render};
 use crate::model::{Condition, FileContent, HostPort, MountSource, NetworkKey, Project, ServiceName};
 
 fn options() -> Options {
@@ -195,6 +195,67 @@ fn numbers_are_as_compose_takes_them() {
     ] {
         assert_eq!(attribute(text), wanted, "{text}");
     }
+}
+
+#[test]
+fn what_compose_takes_and_what_not() {
+    for (text, wanted) in [
+        ("services: {a: {image: x}}\nname: ${NONE}", "the project has no name"),
+        ("services: !reset {}", "the compose file is empty"),
+        ("{}", "the compose file is empty"),
+        ("services: {a: {image: x}}\nversion:", "`version` must be a string"),
+        ("services: {a: {image: x}}\nconfigs: {c: }", "`configs.c` must be a mapping"),
+        ("services: {a: {image: x, environment: {'A ': 1}}}", ""),
+        ("services: {a: {image: x, environment: ['A =1']}}", "the name of the variable `A ` ends with a space"),
+        ("services: {a: {build: {ssh: {k: }}}}", ""),
+        ("services: {a: {build: {ssh: [k]}}}", "the SSH key `k` has no path"),
+        ("services: {a: {build: {secrets: [{target: t}]}}}", "this use of a secret names no `source`"),
+        (
+            "services: {a: {image: x, logging: {options: {a: true}}}}",
+            "`services.a.logging.options.a` must be a string or a number",
+        ),
+        ("services: {a: {image: x, extends: {service: b, file: }}, b: {image: y}}", ""),
+        ("services: {a: {image: x, extends: !reset b}}", ""),
+        (
+            "services: {a: {image: x, container_name: cc}, b: {image: x, container_name: cc}}",
+            "the string `cc` is the `container_name` of another service already",
+        ),
+        (
+            "services: {a: {image: x, ports: ['::1:1:1']}}",
+            "`::1:1:1` is not a port: `::1` needs brackets around it: `[::1]`",
+        ),
+        ("services: {a: {image: x, pull_policy: ''}}", "`` is not a pull policy"),
+        (
+            "services: {a: {image: x, depends_on: [b]}, b: {image: y, profiles: [p]}}",
+            "service `a` depends on `b`, which no active profile enables",
+        ),
+    ] {
+        for enable in [vec![], vec!["b".to_owned()]] {
+            let found = match load_files(&Options { enable, ..options() }, &[("compose.yaml", text)]) {
+                Ok(_) => String::new(),
+                Err(error) => error
+                    .diagnostics
+                    .iter()
+                    .find(|found| found.severity == Severity::Error)
+                    .expect("one")
+                    .message
+                    .clone(),
+            };
+            assert_eq!(found, wanted, "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_project_has_a_name_even_when_it_is_not_normalized() {
+    let without = super::Without { normalization: true, ..Default::default() };
+    let text = "services: {a: {image: x, networks: [n]}}\nnetworks: {n: }";
+    let document =
+        load_files(&Options { without, ..options() }, &[("compose.yaml", text)]).expect("valid").project.document;
+    assert_eq!(
+        (&document["name"], document["networks"]["n"].to_string()),
+        (&Value::from("demo"), r#"{"ipam":{}}"#.into())
+    );
 }
 
 #[test]

@@ -109,7 +109,11 @@ pub fn ports(text: &str) -> Result<Vec<ShortPort>, String> {
         [target, protocol, ..] => (*target, *protocol),
         [] => ("", "tcp"),
     };
-    let host_ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+    let bracketed = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']'));
+    if bracketed.is_none() && ip.contains(':') {
+        return Err(format!("`{ip}` needs brackets around it: `[{ip}]`"));
+    }
+    let host_ip = bracketed.unwrap_or(ip);
     if !host_ip.is_empty() && host_ip.parse::<IpAddr>().is_err() {
         return Err(format!("`{host_ip}` is not an IP address"));
     }
@@ -386,6 +390,7 @@ mod tests {
             ("80:90-80", "the container port range `90-80` runs backwards"),
             ("80/xyz", "`xyz` is not a protocol; there are `tcp`, `udp` and `sctp`"),
             ("a.b:1:2", "`a.b` is not an IP address"),
+            ("::1:1:2", "`::1` needs brackets around it: `[::1]`"),
             ("80:", "there is no container port"),
         ] {
             assert_eq!(print(text), wanted, "{text}");

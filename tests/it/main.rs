@@ -6,6 +6,7 @@
 mod bad_input;
 mod change;
 mod cli;
+mod corpus;
 mod layers;
 mod lifecycle;
 mod network;

@@ -35,6 +35,8 @@ fn whatever_is_too_much_is_refused() {
         })
     };
     let values = format!("error: the file has more than {} values, aliases expanded", limits::FILE_VALUES);
+    let anchors: String = (0..120).map(|at| format!("&a{at} [")).collect();
+    let nested_anchors = format!("x-a: {anchors}{}{}", list(60_000, |_| "x".into()), "]".repeat(120));
     let project = format!("error: the project has more than {} values", limits::PROJECT_VALUES);
     let cases = [
         ("[".repeat(1_000_000), "error: not valid YAML: recursion limit exceeded".to_owned()),
@@ -44,10 +46,7 @@ fn whatever_is_too_much_is_refused() {
         (bomb("x", 12), values.clone()),
         (bomb(&"y".repeat(100_000), 8), values.clone()),
         (bomb("${LONG}", 6), "error: variables make more than 64 MiB of text".into()),
-        (
-            format!("x-a: {}{}", list(120, |at| format!("&a{at} [")).replace(", ", ""), list(60_000, |_| "x".into())),
-            values,
-        ),
+        (nested_anchors, values),
         (
             services(1, |_| {
                 format!("{{image: x, ports: [{}]}}", list(100, |at| format!("\"1.0.0.{at}:1-65535:1-65535\"")))

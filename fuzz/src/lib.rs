@@ -1,0 +1,11 @@
+//! wcompose's loader without the rest of wcompose, for the fuzzers.
+
+#![allow(dead_code, unused_imports, reason = "the loader's callers are not here")]
+
+#[path = "../../src/compose/mod.rs"]
+pub mod compose;
+#[path = "../../src/diag/mod.rs"]
+pub mod diag;
+#[path = "../../src/model/mod.rs"]
+pub mod model;
+pub mod targets;
