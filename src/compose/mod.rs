@@ -168,8 +168,7 @@ fn run(loader: &mut Loader<'_>, options: &Options) -> Option<(Project, Environme
     let files = loader.open_all(&located)?;
     let name = loader.project_name(&files, &mut located, options)?;
     let directory = located.directory.clone();
-    let trail: Vec<_> = files.iter().take(1).map(|(path, _)| path.clone()).collect();
-    let mut root = loader.model(&files, &directory, &located.environment, &trail)?;
+    let mut root = loader.model(&files, &directory, &located.environment, &[])?;
     if !options.without.normalization {
         resolve::normalize(&mut root, &name, &located.environment);
     }
@@ -217,8 +216,7 @@ fn run_model(loader: &mut Loader<'_>, options: &Options) -> Option<RawModel> {
     let files = loader.open_all(&located)?;
     let name = loader.project_name(&files, &mut located, options)?;
     let directory = located.directory.clone();
-    let trail: Vec<_> = files.iter().take(1).map(|(path, _)| path.clone()).collect();
-    let mut root = loader.model(&files, &directory, &located.environment, &trail)?;
+    let mut root = loader.model(&files, &directory, &located.environment, &[])?;
     let mut references = BTreeMap::new();
     interpolate::references(&root, &mut references);
     if !options.without.normalization {
@@ -529,15 +527,21 @@ impl<'f> Loader<'f> {
                 complete = false;
                 continue;
             };
+            let mut trail = trail.to_vec();
+            if !trail.contains(path) {
+                trail.push(path.clone());
+            }
             for mut document in documents {
-                include::apply(self, &mut document, folder, environment, trail);
+                include::apply(self, &mut document, folder, environment, &trail);
                 extends::apply(self, &mut document, path, folder);
                 merge_into(&mut whole, document, &mut self.diagnostics);
             }
         }
         (self.environment, self.bases) = (outer, outer_bases);
         let mut whole: Node = match whole {
-            Some(whole) if complete && (trail.len() > 1 || whole.as_map().is_some_and(|map| !map.is_empty())) => whole,
+            Some(whole) if complete && (!trail.is_empty() || whole.as_map().is_some_and(|map| !map.is_empty())) => {
+                whole
+            }
             Some(_) | None if complete && self.complete => {
                 self.diagnostics
                     .push(Diagnostic::error(None, "the compose file is empty").hint("begin it with `services:`"));

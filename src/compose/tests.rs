@@ -198,6 +198,18 @@ fn numbers_are_as_compose_takes_them() {
 }
 
 #[test]
+fn a_file_may_include_what_is_merged_before_it_but_not_itself() {
+    let files = [("a.yaml", "services: {a: {image: x}}"), ("b.yaml", "include: [a.yaml]")];
+    let both = Options { files: vec!["a.yaml".into(), "b.yaml".into()], ..options() };
+    assert!(load_files(&both, &files).is_ok());
+    let circle = [("compose.yaml", "include: [b.yaml]"), ("b.yaml", "include: [compose.yaml]")];
+    assert!(messages(&circle).contains("compose.yaml → b.yaml → compose.yaml"), "{}", messages(&circle));
+    let beside =
+        [("compose.yaml", "include: [{path: [b.yaml, compose.yaml]}]"), ("b.yaml", "services: {a: {image: x}}")];
+    assert!(messages(&beside).contains("include each other in a circle"), "{}", messages(&beside));
+}
+
+#[test]
 fn what_compose_takes_and_what_not() {
     for (text, wanted) in [
         ("services: {a: {image: x}}\nname: ${NONE}", "the project has no name"),
