@@ -1,6 +1,8 @@
 //! The three figures wcompose is held to, each beside a baseline, taken turn by turn in one run so that a busy machine
 //! disturbs both alike. Run by `benches/run`.
 
+#[path = "support/figure.rs"]
+mod figure;
 #[expect(dead_code, reason = "the benchmarks use a part of what the scenarios use")]
 #[path = "../tests/it/support/mod.rs"]
 mod support;
@@ -12,6 +14,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use figure::Figure;
 use rustix::net::{AddressFamily, SocketAddrV4, SocketType};
 use rustix::process::Signal;
 use serde_json::json;
@@ -228,50 +231,4 @@ fn by_hand(engine: &Engine) -> Outcome<Duration> {
     });
     engine.call("DELETE", &format!("/networks/{network}"));
     Ok(taken)
-}
-
-/// Pairs of a time and its baseline.
-struct Figure {
-    what: &'static str,
-    against: &'static str,
-    pairs: Vec<(Duration, Duration)>,
-}
-
-impl Figure {
-    fn new(what: &'static str, against: &'static str) -> Self {
-        Self { what, against, pairs: Vec::new() }
-    }
-
-    fn take(&mut self, time: Duration, baseline: Duration) {
-        self.pairs.push((time, baseline));
-    }
-
-    /// Medians, and the median of the ratios of each pair.
-    fn print(&self, note: &str) {
-        let time = median(self.pairs.iter().map(|pair| pair.0.as_secs_f64()));
-        let baseline = median(self.pairs.iter().map(|pair| pair.1.as_secs_f64()));
-        let ratio = median(self.pairs.iter().map(|pair| pair.0.as_secs_f64() / pair.1.as_secs_f64()));
-        let line = format!(
-            "{:<40} {:>10} = {ratio:.2}x {} ({}); {note}\n",
-            self.what,
-            shown(time),
-            self.against,
-            shown(baseline)
-        );
-        let _ = io::stdout().write_all(line.as_bytes());
-    }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn shown(seconds: f64) -> String {
-    match seconds {
-        s if s < 1e-3 => format!("{:.1} µs", s * 1e6),
-        s if s < 1.0 => format!("{:.1} ms", s * 1e3),
-        s => format!("{s:.2} s"),
-    }
 }
