@@ -68,6 +68,23 @@ static RULES: LazyLock<Rules<Rule>> = LazyLock::new(|| {
     ])
 });
 
+/// Whether a mapping under this key of a service may be written as a list.
+pub fn takes_list(key: &str) -> bool {
+    const KEYS: &[&str] = &[
+        "additional_contexts",
+        "annotations",
+        "args",
+        "depends_on",
+        "environment",
+        "labels",
+        "models",
+        "networks",
+        "ssh",
+        "sysctls",
+    ];
+    KEYS.contains(&key)
+}
+
 /// What rules may report to.
 pub struct Canon<'d> {
     /// What is wrong so far.

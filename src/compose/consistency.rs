@@ -229,9 +229,10 @@ impl<'n> Check<'n, '_> {
     fn references(&mut self) {
         let joins = self.service.get("networks").and_then(Node::as_map).is_some_and(|networks| !networks.is_empty());
         if let Some(mode) = self.service.get("network_mode").filter(|mode| joins && mode.as_text() != Some("")) {
-            self.diagnostics.push(mode.error("`network_mode` and `networks` exclude each other"));
+            self.diagnostics
+                .push(mode.error("`network_mode` and `networks` exclude each other").hint("keep one of them"));
         }
-        for (key, _) in section(self.service, "networks") {
+        for (key, _) in section(self.service, "networks").filter(|(key, _)| &*key.text != "default") {
             self.defined(Some(&Node::text(key.span, &*key.text)), "networks", "network");
         }
         for mount in list(self.service, "volumes") {
@@ -262,7 +263,13 @@ impl<'n> Check<'n, '_> {
         let entries = self.root.get(section).and_then(Node::as_map);
         if !entries.is_some_and(|entries| entries.contains_key(name)) {
             let unknown = self.unknown(reference, what, name, entries.into_iter().flat_map(merge::keys));
-            self.diagnostics.push(unknown.hint(format!("declare it at the top level: `{section}: {{{name}: {{}}}}`")));
+            let content = match section {
+                "secrets" | "configs" => "file: PATH",
+                "models" => "model: NAME",
+                _ => "",
+            };
+            let hint = format!("declare it at the top level: `{section}: {{{name}: {{{content}}}}}`");
+            self.diagnostics.push(unknown.hint(hint));
         }
     }
 
@@ -325,7 +332,7 @@ impl<'n> Check<'n, '_> {
             self.diagnostics.push(
                 first
                     .error("the `test` of a healthcheck must begin with `CMD`, `CMD-SHELL` or `NONE`")
-                    .hint("write a plain string to run it in a shell"),
+                    .hint("put `CMD` first, or write a plain string to run it in a shell"),
             );
         }
     }
@@ -389,7 +396,9 @@ impl<'n> Check<'n, '_> {
         let watch = self.service.get("develop").map(|develop| list(develop, "watch")).unwrap_or_default();
         for rule in watch {
             let action = rule.text_at("action").unwrap_or_default();
-            if rule.text_at("target").is_none_or(str::is_empty) && !matches!(action, "rebuild" | "restart") {
+            if rule.text_at("target").is_none_or(str::is_empty)
+                && matches!(action, "sync" | "sync+restart" | "sync+exec")
+            {
                 self.diagnostics.push(rule.error(format!("a watch rule with the action `{action}` needs a `target`")));
             }
         }

@@ -10,9 +10,11 @@ use serde_json::{Map as Object, Value};
 
 use super::node::{self, Data, Directive, Map, Node, Path};
 use super::spec::{ENV_FILE, Field, Keys, Kind, Presence, Record};
-use super::{values, words};
+use super::{canon, values, words};
 use crate::diag::{Diagnostic, Diagnostics};
 use crate::model::quantity::go_duration;
+
+const DURATION: &str = "a duration such as `30s`";
 
 /// What is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,8 +261,13 @@ impl Printer<'_> {
         }
         let mut diagnostic =
             node.error(format!("`{path}` must be {wanted}")).label(format!("this is {}", node.describe()));
-        if wanted == "a string" && node.scalar().is_some() {
-            diagnostic = diagnostic.hint("put it in quotes");
+        match (wanted, &node.data) {
+            ("a string", Data::Bool(_) | Data::Int(_) | Data::Float(_) | Data::Date(_)) => {
+                diagnostic = diagnostic.hint("put it in quotes");
+            }
+            (DURATION, Data::Int(number)) => diagnostic = diagnostic.hint(format!("with its unit: `{number}s`")),
+            ("a list", Data::Text(_) | Data::Int(_)) => diagnostic = diagnostic.hint("put it in brackets: `[…]`"),
+            _ => {}
         }
         self.diagnostics.push(diagnostic);
         None
@@ -358,7 +365,11 @@ impl Printer<'_> {
             Data::Float(_) if !text_only => 0,
             Data::Text(text) => match values::bytes(text) {
                 Ok(size) => size.into(),
-                Err(what) => return self.invalid(node, path, what),
+                Err(what) => {
+                    let wrong = node.error(format!("`{path}`: {what}"));
+                    self.diagnostics.push(wrong.hint("write it as `64m`, `1.5g`, or a number of bytes"));
+                    return None;
+                }
             },
             _ => return self.wrong(node, path, "a size such as `64m`"),
         };
@@ -366,7 +377,7 @@ impl Printer<'_> {
     }
 
     fn duration(&mut self, node: &Node, omit_zero: bool, path: &Path<'_>) -> Option<Value> {
-        let Some(text) = node.as_text() else { return self.wrong(node, path, "a duration such as `30s`") };
+        let Some(text) = node.as_text() else { return self.wrong(node, path, DURATION) };
         match values::duration(text) {
             Ok(0) if omit_zero => Some(Value::String(String::new())),
             Ok(nanos) => {
@@ -511,8 +522,19 @@ impl Printer<'_> {
         }
     }
 
+    /// A list that could be widened has become a mapping before; what is left of it has an element that could not.
+    fn no_mapping(&mut self, node: &Node, path: &Path<'_>) -> Option<Value> {
+        if path.parent().is_none_or(Path::is_root) || !canon::takes_list(path.last()) {
+            return self.wrong(node, path, "a mapping");
+        }
+        match node.as_list().and_then(|list| list.iter().find(|node| node.as_text().is_none())) {
+            Some(element) => self.wrong(element, &path.element(), "a string"),
+            None => self.wrong(node, path, "a mapping or a list"),
+        }
+    }
+
     fn map(&mut self, node: &Node, names: Keys, inner: &'static Kind, path: &Path<'_>) -> Option<Value> {
-        let Some(map) = node.as_map() else { return self.wrong(node, path, "a mapping") };
+        let Some(map) = node.as_map() else { return self.no_mapping(node, path) };
         let mut entries: Vec<_> = map.iter().filter(|(_, node)| node.directive != Directive::Reset).collect();
         entries.sort_by(|a, b| a.0.text.cmp(&b.0.text));
         let mut object = Object::new();

@@ -66,11 +66,17 @@ fn service_of(
     };
     let step = Step { file: file.to_owned(), service: name.to_owned() };
     if let Some(at) = trail.iter().position(|earlier| *earlier == step) {
-        let path: Vec<_> = trail[at..].iter().chain([&step]).map(|step| step.service.as_str()).collect();
-        loader.diagnostics.push(
-            Diagnostic::error(extends.span, format!("services extend each other in a circle: {}", path.join(" → ")))
-                .related(key.span, format!("`{name}` is part of it")),
-        );
+        let circle = &trail[at..];
+        // It is told once, not from each service in it.
+        if !circle.iter().any(|step| loader.unextended.contains(&step.service)) {
+            let path = circle.iter().chain([&step]).map(|step| step.service.as_str()).collect::<Vec<_>>().join(" → ");
+            loader.diagnostics.push(
+                Diagnostic::error(extends.span, format!("services extend each other in a circle: {path}"))
+                    .related(key.span, format!("`{name}` is part of it"))
+                    .hint("one of these `extends` has to go"),
+            );
+        }
+        loader.unextended.extend(circle.iter().map(|step| step.service.clone()));
         return None;
     }
     if trail.len() >= limits::EXTENDS {

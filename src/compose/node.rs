@@ -220,7 +220,7 @@ impl Node {
             Data::Int(value) => format!("the number `{value}`"),
             Data::Float(value) => format!("the number `{}`", go_float(*value)),
             Data::Date(text) => format!("the date `{text}`"),
-            Data::Text(text) => format!("the string `{}`", shorten(text)),
+            Data::Text(text) => format!("the string `{}`", shorten(&self.masked(text))),
             Data::List(_) => "a list".into(),
             Data::Map(_) => "a mapping".into(),
         }
@@ -228,7 +228,7 @@ impl Node {
 
     /// An error at this value; where the text came from variables, they are named.
     pub fn error(&self, message: impl Into<String>) -> Diagnostic {
-        let mut diagnostic = Diagnostic::error(self.span, message);
+        let mut diagnostic = Diagnostic::error(self.span, self.masked(&message.into()));
         for (name, value) in self.variables.iter().flat_map(|variables| variables.iter()) {
             let value = match value {
                 None => "is not set".to_owned(),
@@ -238,6 +238,15 @@ impl Node {
             diagnostic = diagnostic.hint(format!("the variable `{name}` {value}"));
         }
         diagnostic
+    }
+}
+
+impl Node {
+    /// A text without the values of this value's variables that look like secrets.
+    fn masked(&self, text: &str) -> String {
+        let variables = self.variables.iter().flat_map(|variables| variables.iter());
+        let secrets = variables.filter(|(name, _)| looks_secret(name)).filter_map(|(_, value)| value.as_deref());
+        secrets.filter(|value| !value.is_empty()).fold(text.to_owned(), |text, value| text.replace(value, "•••"))
     }
 }
 
@@ -276,6 +285,16 @@ impl<'p> Path<'p> {
     /// The place of a list's elements.
     pub fn element(&'p self) -> Self {
         self.key(ELEMENT)
+    }
+
+    /// The place around it.
+    pub fn parent(&self) -> Option<&'p Path<'p>> {
+        self.parent
+    }
+
+    /// The last key.
+    pub fn last(&self) -> &'p str {
+        self.part
     }
 
     /// Whether it is the root.

@@ -1,6 +1,7 @@
 //! Cases through the whole loader: files in memory → document, model or messages.
 
 mod bounds;
+mod messages;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

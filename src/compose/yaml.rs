@@ -456,11 +456,56 @@ impl Offsets {
 
     fn syntax_error(&self, error: &saphyr_parser::ScanError) -> Diagnostic {
         let at = self.byte(error.marker().index());
-        let info = error.info();
-        let diagnostic =
-            Diagnostic::error(Span { file: self.file, start: at, end: at }, format!("not valid YAML: {info}"));
-        if info.contains("tab") { diagnostic.hint("indent with spaces") } else { diagnostic }
+        let span = Span { file: self.file, start: at, end: at };
+        let (message, hint) = reworded(error.info());
+        let diagnostic = Diagnostic::error(span, format!("not valid YAML: {message}"));
+        if hint.is_empty() { diagnostic } else { diagnostic.hint(hint) }
     }
+}
+
+/// What the parser complains of most, in words that say what to do.
+static COMPLAINTS: &[(&str, &str, &str)] = &[
+    ("tab", "a tab cannot indent", "indent with spaces"),
+    (
+        "found unknown anchor",
+        "there is no anchor of this name before this alias",
+        "write `&NAME` where the value stands",
+    ),
+    (
+        "mapping values are not allowed",
+        "a `:` cannot stand here",
+        "where it belongs to the value, put the value in quotes; else check the indentation",
+    ),
+    (
+        "did not find expected key",
+        "a key was expected here",
+        "keys of one mapping begin in the same column; check the indentation",
+    ),
+    (
+        "did not find expected '-' indicator",
+        "a `-` was expected here",
+        "elements of one list begin in the same column; check the indentation",
+    ),
+    ("quoted scalar, found unexpected end of stream", "this quote is not closed", "close it with the same quote"),
+    (
+        "quoted scalar, found unknown escape character",
+        "this escape is not known",
+        "write `\\\\` for a backslash, or use single quotes",
+    ),
+    (
+        "trailing content after double-quoted scalar",
+        "something follows the closing quote",
+        "put all of the value in quotes",
+    ),
+    ("flow sequence, expected", "a `,` or `]` was expected here", "close the list with `]`"),
+    ("flow mapping, did not find expected", "a `,` or `}` was expected here", "close the mapping with `}`"),
+    ("recursion limit exceeded", "nested too deep", ""),
+    ("invalid indentation", "this line is not indented as far as what it belongs to", "check the indentation"),
+];
+
+fn reworded(complaint: &str) -> (&str, &'static str) {
+    let known = COMPLAINTS.iter().find(|(part, ..)| complaint.contains(part));
+    known.map_or((complaint, ""), |(_, message, hint)| (message, hint))
 }
 
 fn to_u32(value: usize) -> u32 {
