@@ -6,4 +6,6 @@ pub mod credentials;
 pub mod export;
 pub mod kind;
 pub mod module;
+pub mod registry;
 pub mod store;
+pub mod tls;

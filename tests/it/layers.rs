@@ -69,6 +69,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("petgraph", &["model::graph", "plan"]),
     ("saphyr_parser", &["compose::yaml"]),
     ("annotate_snippets", &["diag"]),
+    ("oci_client", &["image::registry"]),
+    ("rustls", &["image::tls"]),
     ("anyhow", &["cli"]),
     ("tokio", &["net", "engine", "session", "supervisor", "control", "view", "cli"]),
 ];
