@@ -10,7 +10,7 @@ use super::outcome::{Failure, Outcome};
 use super::output;
 use super::settings::Settings;
 use crate::compose::print::{self, Dollars, Format, List};
-use crate::compose::{self, Disk, LoadError, Options, Without};
+use crate::compose::{self, Options, Without};
 use crate::diag::{self, Diagnostic, Sources};
 use crate::model::{Project, ServiceName};
 use crate::plan::digest;
@@ -39,7 +39,7 @@ pub fn config(settings: &Settings, args: &Config) -> Outcome {
         },
         ..load::options(&settings.load)
     };
-    let text = text(args, format, &options)?;
+    let text = text(settings, args, format, &options)?;
     if args.quiet {
         return Ok(ExitCode::SUCCESS);
     }
@@ -50,11 +50,12 @@ pub fn config(settings: &Settings, args: &Config) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(args: &Config, format: Format, options: &Options) -> Result<String, Failure> {
+fn text(settings: &Settings, args: &Config, format: Format, options: &Options) -> Result<String, Failure> {
     let list = args.list();
     let named = args.service_names && args.no_interpolate;
     if named || list.is_none() && (args.variables || args.no_interpolate && !args.environment) {
-        let model = compose::model(options, &Disk).map_err(|error| failed(error, format))?;
+        let model = load::with_remotes(&settings.load, |files| compose::model(options, files));
+        let model = model.map_err(|failure| failed(failure, format))?;
         warn(&model.warnings, &model.sources, format);
         let services = model.document.get("services").and_then(|services| services.as_object());
         return Ok(match args {
@@ -64,7 +65,8 @@ fn text(args: &Config, format: Format, options: &Options) -> Result<String, Fail
             _ => print::document(model.document, format, Dollars::Keep),
         });
     }
-    let mut loaded = compose::load(options, &Disk).map_err(|error| failed(error, format))?;
+    let loaded = load::with_remotes(&settings.load, |files| compose::load(options, files));
+    let mut loaded = loaded.map_err(|failure| failed(failure, format))?;
     warn(&loaded.warnings, &loaded.sources, format);
     if let (Some(wanted), None | Some(List::Profiles | List::Images)) = (args.hash(), list) {
         return hashes(&loaded.project, wanted);
@@ -78,14 +80,14 @@ fn text(args: &Config, format: Format, options: &Options) -> Result<String, Fail
     }
 }
 
-/// What is wrong, as text or, where JSON is asked for, as data; on standard error either way.
-fn failed(error: LoadError, format: Format) -> Failure {
-    match format {
-        Format::Yaml => Failure::Load(Box::new(error)),
-        Format::Json => {
+/// What is wrong in the files, as text or, where JSON is asked for, as data; on standard error either way.
+fn failed(failure: Failure, format: Format) -> Failure {
+    match (failure, format) {
+        (Failure::Load(error), Format::Json) => {
             output::complain(&diag::json(&error.diagnostics, &error.sources));
             Failure::Told(1)
         }
+        (failure, _) => failure,
     }
 }
 

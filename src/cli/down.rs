@@ -18,7 +18,7 @@ use crate::view::{Followed, follow};
 
 /// Runs `down`.
 pub async fn down(settings: Settings, args: Down) -> Outcome {
-    let target = Target::find(&settings)?;
+    let target = Target::find(&settings).await?;
     let paths = settings.paths.project(&target.name);
     let request = DownRequest {
         load: target.project.is_some().then(|| Box::new(settings.load.clone())),

@@ -287,9 +287,12 @@ impl Road {
     }
 
     async fn down(&self, down: DownRequest) -> Reply {
-        let project = match down.load.as_deref().map(load::load).transpose() {
-            Ok(loaded) => loaded.map(|loaded| loaded.project),
-            Err(failure) => return Reply::Refused(output::text(&failure)),
+        let project = match down.load.as_deref() {
+            Some(request) => match load::load(request).await {
+                Ok(loaded) => Some(loaded.project),
+                Err(failure) => return Reply::Refused(output::text(&failure)),
+            },
+            None => None,
         };
         match self.take_down(&down, project.as_ref()).await {
             Ok(reply) => reply,

@@ -31,7 +31,7 @@ const WINDOW: Duration = Duration::from_millis(80);
 
 /// Runs `logs`.
 pub async fn logs(settings: Settings, args: Logs) -> Outcome {
-    let target = Target::find(&settings)?;
+    let target = Target::find(&settings).await?;
     let paths = settings.paths.project(&target.name);
     let interest = LogInterest {
         mode: if args.follow { LogMode::Follow } else { LogMode::Kept },

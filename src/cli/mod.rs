@@ -17,6 +17,7 @@ pub mod output;
 pub mod paths;
 pub mod prepare;
 pub mod ps;
+pub mod remote;
 pub mod resolve;
 pub mod screen;
 pub mod settings;

@@ -16,21 +16,21 @@ use crate::supervisor::signals::Signals;
 
 /// Runs `start`.
 pub async fn start(settings: Settings, services: Vec<String>) -> Outcome {
-    let target = Target::find(&settings)?;
+    let target = Target::find(&settings).await?;
     let services = target.services(&services)?;
     order(settings, target, Command::Start { services }).await
 }
 
 /// Runs `stop`.
 pub async fn stop(settings: Settings, args: Stop) -> Outcome {
-    let target = Target::find(&settings)?;
+    let target = Target::find(&settings).await?;
     let services = target.services(&args.services)?;
     order(settings, target, Command::Stop { services, timeout: args.timeout.map(Duration::from_secs) }).await
 }
 
 /// Runs `restart`.
 pub async fn restart(settings: Settings, args: Stop) -> Outcome {
-    let target = Target::find(&settings)?;
+    let target = Target::find(&settings).await?;
     let services = target.services(&args.services)?;
     order(settings, target, Command::Restart { services, timeout: args.timeout.map(Duration::from_secs) }).await
 }

@@ -82,6 +82,13 @@ impl Paths {
         })
     }
 
+    /// Where fetched compose files are kept; made for the user alone.
+    pub fn remotes(&self) -> Result<PathBuf, Failure> {
+        let folder = self.cache.join("remote");
+        private(&folder)?;
+        Ok(folder)
+    }
+
     /// The folders of a project. Nothing is made: a command that only looks leaves nothing behind.
     pub fn project(&self, project: &ProjectName) -> ProjectPaths {
         let short: String = Sha256::digest(project.as_str()).iter().take(6).map(|byte| format!("{byte:02x}")).collect();

@@ -40,7 +40,7 @@ pub async fn resolve(
     progress: &Progress,
     dry_run: DryRun,
 ) -> Result<Wanted, Failure> {
-    let project = project(&up)?;
+    let project = scaled(load::load(&up.load).await?.project, &up)?;
     known_services(&project, &up.options.services)?;
     let services = select::services(&project, &up.options.services, dependencies(&up));
     let options =
@@ -65,8 +65,7 @@ impl Wanted {
 }
 
 /// The project as the request wants it.
-pub fn project(up: &UpRequest) -> Result<Project, Failure> {
-    let mut project = load::load(&up.load)?.project;
+pub fn scaled(mut project: Project, up: &UpRequest) -> Result<Project, Failure> {
     for (name, replicas) in &up.options.scale {
         let known = project.services.get_mut(name.as_str());
         let service = known.ok_or_else(|| {

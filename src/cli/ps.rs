@@ -62,7 +62,7 @@ pub const STATES: [&str; 7] = ["paused", "restarting", "removing", "running", "d
 
 /// Runs `ps`.
 pub async fn ps(settings: Settings, args: Ps) -> Outcome {
-    let target = Target::find(&settings)?;
+    let target = Target::find(&settings).await?;
     let paths = settings.paths.project(&target.name);
     if let Some(unknown) = args.status.iter().find(|state| !STATES.contains(&state.as_str())) {
         return Err(Failure::new(format!("unknown state `{unknown}`"), [format!("use one of {}", STATES.join(", "))]));

@@ -18,8 +18,8 @@ pub struct Target {
 
 impl Target {
     /// Loads the project; with `-p` and no file, the name is enough.
-    pub fn find(settings: &Settings) -> Result<Self, Failure> {
-        match load::load_and_warn(&settings.load) {
+    pub async fn find(settings: &Settings) -> Result<Self, Failure> {
+        match load::load_and_warn(&settings.load).await {
             Ok(loaded) => Ok(Self { name: loaded.project.name.clone(), project: Some(loaded.project) }),
             Err(Failure::Load(error)) if error.is_no_file() && settings.load.files.is_empty() => {
                 match &settings.load.project_name {

@@ -20,7 +20,7 @@ pub async fn ui(settings: Settings, args: Ui) -> Outcome {
             ["`ps` prints the services once, also into a file".to_owned()],
         ));
     }
-    let target = Target::find(&settings)?;
+    let target = Target::find(&settings).await?;
     let paths = settings.paths.project(&target.name);
     let mut session = client::connect(&paths.socket, LogInterest::default()).await?;
     if session.is_none() && args.up {

@@ -27,9 +27,9 @@ use crate::view::{Followed, follow};
 
 /// Runs `up`.
 pub async fn up(settings: Settings, args: Up) -> Outcome {
-    let loaded = load::load_and_warn(&settings.load)?;
+    let loaded = load::load_and_warn(&settings.load).await?;
     let request = UpRequest { load: settings.load.clone(), options: options(&args)? };
-    prepare::project(&request)?;
+    prepare::scaled(loaded.project.clone(), &request)?;
     let paths = settings.paths.project(&loaded.project.name);
     if settings.dry_run {
         dry_run(&settings, &paths, request).await
@@ -262,7 +262,7 @@ fn names(services: &[String]) -> Vec<ServiceName> {
 
 /// `up -d` of the whole project, for a view that wants it running.
 pub async fn start(settings: &Settings) -> Result<(), Failure> {
-    let loaded = load::load_and_warn(&settings.load)?;
+    let loaded = load::load_and_warn(&settings.load).await?;
     let request = UpRequest { load: settings.load.clone(), options: UpOptions::default() };
     let paths = settings.paths.project(&loaded.project.name);
     detached(settings, &loaded, &paths, request).await.map(|_| ())

@@ -41,6 +41,7 @@ use serde_json::Value;
 
 pub use files::{Disk, Fetched, Files, Memory, RemoteState};
 pub use interpolate::{Environment, Reference};
+pub use locate::{NAMES, go_bool};
 pub use remote::Remote;
 
 use crate::diag::{Diagnostic, Diagnostics, FileId, Sources, Span};

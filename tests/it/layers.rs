@@ -69,6 +69,9 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("petgraph", &["model::graph", "plan"]),
     ("saphyr_parser", &["compose::yaml"]),
     ("annotate_snippets", &["diag"]),
+    ("gix", &["cli::remote::git"]),
+    ("oci_client", &["image::registry"]),
+    ("rustls", &["image::tls"]),
     ("anyhow", &["cli"]),
     ("tokio", &["net", "engine", "session", "supervisor", "control", "view", "cli"]),
 ];

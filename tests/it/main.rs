@@ -10,6 +10,7 @@ mod corpus;
 mod layers;
 mod lifecycle;
 mod network;
+mod remote;
 mod samples;
 mod support;
 mod volumes;

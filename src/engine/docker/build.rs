@@ -11,8 +11,9 @@ use tokio::time::timeout;
 
 use super::context::{self, Context};
 use super::error::{failed, wrap};
-use super::{Image, credentials, image};
+use super::{Image, image};
 use crate::engine::{EngineError, ErrorKind, Result};
+use crate::image::credentials;
 use crate::model::Build;
 
 /// Lines of output that an error repeats.
@@ -26,7 +27,9 @@ pub(super) async fn build(
     progress: &(dyn Fn(String) + Send + Sync),
 ) -> Result<Image> {
     let mut outcome = Outcome::default();
-    let auths = credentials::all();
+    let auths = tokio::task::spawn_blocking(credentials::all).await.unwrap_or_default();
+    let auths: HashMap<_, _> =
+        auths.into_iter().map(|(server, credentials)| (server, image::in_engine_words(credentials))).collect();
     let auths = (!auths.is_empty()).then_some(auths);
     if is_remote(&build.context) {
         let options = options(build, tag, build.dockerfile.as_deref().unwrap_or("Dockerfile"));

@@ -1,6 +1,6 @@
 //! Which engine: `DOCKER_HOST`, else the current context of the Docker command line, else the usual sockets.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bollard::errors::Error;
 use bollard::{BollardRequest, Docker as Client};
@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::{failed, wrap};
 use crate::engine::{EngineError, ErrorKind, Result};
+use crate::image::credentials::config_folder;
 
 /// The default socket of an engine that runs as root.
 const SYSTEM_SOCKET: &str = "/var/run/docker.sock";
@@ -35,14 +36,6 @@ pub(super) async fn connect(host: Option<&str>) -> Result<(Client, Reach)> {
             Err(EngineError::new(ErrorKind::Invalid, "connect to engine", address, "it does not speak the Docker API"))
         }
         Err(error) => Err(wrap("connect to engine", address, error)),
-    }
-}
-
-/// The folder of the Docker command line's own settings.
-pub(super) fn config_folder(environment: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    match environment("DOCKER_CONFIG").filter(|value| !value.is_empty()) {
-        Some(folder) => Some(folder.into()),
-        None => environment("HOME").map(|home| Path::new(&home).join(".docker")),
     }
 }
 

@@ -4,15 +4,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use bollard::Docker as Client;
+use bollard::auth::DockerCredentials;
 use bollard::models::{CreateImageInfo, HealthConfig, ImageConfig as Body, ImageInspect};
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
 
+use super::Image;
 use super::error::{is_not_found, wrap};
 use super::observe::inside_port;
-use super::{Image, credentials};
 use crate::engine::{EngineError, ErrorKind, Result};
+use crate::image::credentials::{self, Credentials};
 use crate::model::{ExposedPort, HealthTest, Healthcheck, ImageConfig};
 
 /// The image of that reference, if the engine has it.
@@ -36,7 +38,9 @@ pub(super) async fn pull(
     if let Some(platform) = platform {
         options = options.platform(platform);
     }
-    let mut answers = client.create_image(Some(options.build()), None, credentials::of_reference(reference));
+    let asked = reference.to_owned();
+    let credentials = tokio::task::spawn_blocking(move || credentials::of_reference(&asked)).await.unwrap_or_default();
+    let mut answers = client.create_image(Some(options.build()), None, credentials.map(in_engine_words));
     let mut last = String::new();
     while let Some(answer) = answers.next().await {
         let info = answer.map_err(|error| explain(wrap("pull image", reference, error), reference))?;
@@ -48,6 +52,18 @@ pub(super) async fn pull(
         }
     }
     Ok(())
+}
+
+/// Credentials as the engine's API has them.
+pub(super) fn in_engine_words(credentials: Credentials) -> DockerCredentials {
+    DockerCredentials {
+        username: credentials.username,
+        password: credentials.password,
+        identitytoken: credentials.identity_token,
+        registrytoken: credentials.registry_token,
+        serveraddress: Some(credentials.server),
+        ..DockerCredentials::default()
+    }
 }
 
 /// Writes `docker save` of an image to a file.

@@ -9,7 +9,6 @@ mod build;
 mod connect;
 mod container;
 mod context;
-mod credentials;
 mod error;
 mod events;
 mod ignore;

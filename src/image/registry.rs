@@ -1,0 +1,219 @@
+//! A registry, as one asks it for manifests and blobs. The only file that names the client's crate.
+//!
+//! Everything that comes back has the digest it was asked by, and no blob is larger than the caller allows. Registries on
+//! this machine are spoken to in plain HTTP, as docker does; all others over TLS.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::errors::{OciDistributionError, OciErrorCode};
+use oci_client::secrets::RegistryAuth;
+use oci_client::{Client, RegistryOperation};
+
+use super::credentials::Credentials;
+use super::tls;
+
+/// How long a registry may say nothing.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// The name of something in a registry, as docker reads it: `alpine` is `docker.io/library/alpine:latest`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference(oci_client::Reference);
+
+impl Reference {
+    /// Reads a reference; nothing when it is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().map(Self)
+    }
+
+    /// The registry's name, with its port.
+    pub fn registry(&self) -> &str {
+        self.0.registry()
+    }
+
+    /// What it must be, whatever the tag says.
+    pub fn digest(&self) -> Option<&str> {
+        self.0.digest()
+    }
+
+    /// The same place, by digest.
+    fn at(&self, digest: &str) -> oci_client::Reference {
+        self.0.clone_with_digest(digest.to_owned())
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a registry could not do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// It does not answer.
+    #[error("the registry does not answer: {0}")]
+    Unreachable(String),
+    /// It has no such thing.
+    #[error("the registry has no such thing")]
+    NotFound,
+    /// It wants to know who asks, or does not let them.
+    #[error("the registry does not let you: {0}")]
+    Denied(String),
+    /// What came is not what was asked for.
+    #[error("what the registry sent is not what its digest says: {0}")]
+    Damaged(String),
+    /// A blob is larger than allowed.
+    #[error("what the registry holds is larger than {0} bytes")]
+    TooLarge(u64),
+    /// Anything else.
+    #[error("the registry answers: {0}")]
+    Other(String),
+}
+
+/// A registry, with what it asks of its users.
+pub struct Registry {
+    client: Client,
+    auth: RegistryAuth,
+}
+
+impl Registry {
+    /// The registry of a reference. Nothing is sent yet.
+    pub fn new(reference: &Reference, credentials: Option<Credentials>) -> Self {
+        tls::prepare();
+        let name = reference.0.resolve_registry();
+        let protocol = if is_local(name) { ClientProtocol::Http } else { ClientProtocol::Https };
+        let config = ClientConfig {
+            protocol,
+            connect_timeout: Some(SILENCE),
+            read_timeout: Some(SILENCE),
+            user_agent: concat!("wcompose/", env!("CARGO_PKG_VERSION")),
+            ..ClientConfig::default()
+        };
+        let auth = match credentials {
+            Some(Credentials { registry_token: Some(token), .. }) => RegistryAuth::Bearer(token),
+            Some(Credentials { username: Some(user), password: Some(password), .. }) => {
+                RegistryAuth::Basic(user, password)
+            }
+            Some(_) | None => RegistryAuth::Anonymous,
+        };
+        Self { client: Client::new(config), auth }
+    }
+
+    /// A manifest or index of one of the types, and its digest. One that is asked for by digest has it.
+    pub async fn manifest(&self, reference: &Reference, types: &[&str]) -> Result<(Vec<u8>, String), RegistryError> {
+        self.client.auth(&reference.0, &self.auth, RegistryOperation::Pull).await.map_err(error)?;
+        let answer = self.client.pull_manifest_raw(&reference.0, &self.auth, types).await;
+        answer.map(|(bytes, digest)| (bytes.to_vec(), digest)).map_err(error)
+    }
+
+    /// The manifest with a digest, beside `reference`.
+    pub async fn manifest_at(
+        &self,
+        reference: &Reference,
+        digest: &str,
+        types: &[&str],
+    ) -> Result<Vec<u8>, RegistryError> {
+        let (bytes, _) = self.manifest(&Reference(reference.at(digest)), types).await?;
+        Ok(bytes)
+    }
+
+    /// The blob with a digest, of at most so many bytes.
+    pub async fn blob(&self, reference: &Reference, digest: &str, most: u64) -> Result<Vec<u8>, RegistryError> {
+        let mut stream = self.client.pull_blob_stream(&reference.0, digest).await.map_err(error)?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.stream.next().await {
+            let chunk = chunk.map_err(|fault| RegistryError::Damaged(fault.to_string()))?;
+            if (bytes.len() + chunk.len()) as u64 > most {
+                return Err(RegistryError::TooLarge(most));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+}
+
+/// Whether a registry is on this machine.
+fn is_local(registry: &str) -> bool {
+    let host = match registry.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => registry,
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn error(error: OciDistributionError) -> RegistryError {
+    let text = causes(&error);
+    match error {
+        OciDistributionError::RequestError(fault) if fault.is_connect() || fault.is_timeout() => {
+            RegistryError::Unreachable(text)
+        }
+        OciDistributionError::AuthenticationFailure(_) => RegistryError::Denied("it refuses the credentials".into()),
+        OciDistributionError::UnauthorizedError { .. } => RegistryError::Denied("it wants credentials".into()),
+        OciDistributionError::ImageManifestNotFoundError(_) | OciDistributionError::ServerError { code: 404, .. } => {
+            RegistryError::NotFound
+        }
+        OciDistributionError::DigestError(_) => RegistryError::Damaged(text),
+        OciDistributionError::RegistryError { envelope, .. } => {
+            let unknown = [OciErrorCode::ManifestUnknown, OciErrorCode::NameUnknown, OciErrorCode::BlobUnknown];
+            match envelope.errors.first() {
+                Some(first) if unknown.contains(&first.code) => RegistryError::NotFound,
+                Some(first) if [OciErrorCode::Denied, OciErrorCode::Unauthorized].contains(&first.code) => {
+                    RegistryError::Denied(first.message.clone())
+                }
+                Some(first) => RegistryError::Other(first.message.clone()),
+                None => RegistryError::Other(text),
+            }
+        }
+        _ => RegistryError::Other(text),
+    }
+}
+
+/// An error with its causes, each once.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_read_as_docker_reads_them() {
+        let cases = [
+            ("alpine", "docker.io/library/alpine:latest", "docker.io"),
+            ("me/app:1", "docker.io/me/app:1", "docker.io"),
+            ("localhost:5000/app", "localhost:5000/app:latest", "localhost:5000"),
+            ("ghcr.io/a/b/c:x", "ghcr.io/a/b/c:x", "ghcr.io"),
+        ];
+        for (text, whole, registry) in cases {
+            let reference = Reference::parse(text).expect(text);
+            assert_eq!((reference.to_string().as_str(), reference.registry()), (whole, registry), "{text}");
+        }
+        for text in ["", "a B", "a b", "x@sha256:00", "host:99/x:"] {
+            assert_eq!(Reference::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn registries_of_this_machine_are_known() {
+        for name in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.0.0.2", "[::1]:5000"] {
+            assert!(is_local(name), "{name}");
+        }
+        for name in ["docker.io", "localhost.example.com:80", "10.0.0.1:5000", "127.0.0.1.example.com"] {
+            assert!(!is_local(name), "{name}");
+        }
+    }
+}
