@@ -40,8 +40,13 @@ fn told(error: &LoadError) {
 /// Files → project: a compose file, an override, a file to include or extend, and `.env`.
 pub fn project(data: &[u8]) {
     let Some([compose, over, other, env]) = parts::<4>(data) else { return };
-    let files =
-        [("compose.yaml", compose), ("compose.override.yaml", over), ("other.yaml", other), (".env", env), ("a.env", env)];
+    let files = [
+        ("compose.yaml", compose),
+        ("compose.override.yaml", over),
+        ("other.yaml", other),
+        (".env", env),
+        ("a.env", env),
+    ];
     let loaded = match project_of(&options(), &files) {
         Ok(loaded) => loaded,
         Err(error) => return told(&error),

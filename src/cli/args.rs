@@ -314,6 +314,12 @@ pub struct Config {
     /// Leave out consistency checks
     #[arg(long)]
     pub no_consistency: bool,
+    /// Put digests to the images' tags, as their registries have them now
+    #[arg(long)]
+    pub resolve_image_digests: bool,
+    /// Print an override file that holds the images by their digests
+    #[arg(long)]
+    pub lock_image_digests: bool,
 }
 
 impl Config {

@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use serde_json::Value;
 
 use super::args::Config;
-use super::load;
 use super::outcome::{Failure, Outcome};
 use super::output;
 use super::settings::Settings;
+use super::{digests, load};
 use crate::compose::print::{self, Dollars, Format, List};
 use crate::compose::{self, Options, Without};
 use crate::diag::{self, Diagnostic, Sources};
@@ -62,7 +63,7 @@ fn text(settings: &Settings, args: &Config, format: Format, options: &Options) -
             _ if named => lines(&services.into_iter().flatten().map(|(name, _)| name.clone()).collect::<Vec<_>>()),
             Config { variables: true, format: None, .. } => print::variables(&model.references),
             Config { variables: true, .. } => print::references(&model.references, format),
-            _ => print::document(model.document, format, Dollars::Keep),
+            _ => print::document(pinned(model.document, args)?, format, Dollars::Keep),
         });
     }
     let loaded = load::with_remotes(&settings.load, |files| compose::load(options, files));
@@ -76,8 +77,16 @@ fn text(settings: &Settings, args: &Config, format: Format, options: &Options) -
     match list {
         Some(list) => Ok(lines(&print::list(&loaded.project, &document, list))),
         None if args.environment => Ok(lines(&print::environment(&loaded.environment))),
-        None => Ok(print::document(document, format, Dollars::Escape)),
+        None => Ok(print::document(pinned(document, args)?, format, Dollars::Escape)),
     }
+}
+
+/// The document with its images by digest, where that is asked for.
+fn pinned(mut document: Value, args: &Config) -> Result<Value, Failure> {
+    if args.resolve_image_digests || args.lock_image_digests {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(digests::pin(&mut document))?;
+    }
+    Ok(if args.lock_image_digests { digests::lock(document) } else { document })
 }
 
 /// What is wrong in the files, as text or, where JSON is asked for, as data; on standard error either way.

@@ -6,6 +6,7 @@
 pub mod args;
 pub mod config;
 pub mod detach;
+pub mod digests;
 pub mod down;
 pub mod host;
 pub mod known;

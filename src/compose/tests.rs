@@ -489,3 +489,22 @@ fn a_remote_file_that_cannot_be_had_is_reported_where_it_is_named() {
     hint: look at the network
     ");
 }
+
+/// The inputs that once failed a fuzzer, by the same road.
+#[path = "../../fuzz/src/targets.rs"]
+mod fuzz;
+
+#[test]
+fn what_once_failed_a_fuzzer_does_not_again() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/regressions");
+    let targets: [(&str, fn(&[u8])); 3] =
+        [("project", fuzz::project), ("interpolation", fuzz::interpolation), ("dotenv", fuzz::dotenv)];
+    for (target, run) in targets {
+        let inputs = std::fs::read_dir(folder.join(target)).expect("a folder of inputs");
+        let inputs: Vec<_> = inputs.map(|entry| entry.expect("an input").path()).collect();
+        assert!(!inputs.is_empty(), "no inputs of {target}");
+        for input in inputs {
+            run(&std::fs::read(&input).expect("an input"));
+        }
+    }
+}

@@ -15,6 +15,14 @@ use oci_client::{Client, RegistryOperation};
 use super::credentials::Credentials;
 use super::tls;
 
+/// The types of what a tag of an image can stand for.
+pub const MANIFESTS: &[&str] = &[
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
+
 /// How long a registry may say nothing.
 const SILENCE: Duration = Duration::from_secs(30);
 
