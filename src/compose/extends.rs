@@ -109,7 +109,7 @@ fn service_of(
         map.shift_remove("extends");
     }
     let span = over.span;
-    merge::service(&mut base, over, name, &mut loader.diagnostics);
+    merge::service(&mut base, over, name, loader.form(), &mut loader.diagnostics);
     loader.spend(limits::cost(&base), span)?;
     base.span = span;
     Some(base)
@@ -151,11 +151,12 @@ fn other_file(
     if let Some(known) = loader.bases.get(&id) {
         return Some((known.clone(), path));
     }
+    let form = loader.form();
     let mut whole: Option<Node> = None;
     for document in loader.documents(id, Check::Later)? {
         match &mut whole {
             None => whole = Some(document),
-            Some(whole) => merge::documents(whole, document, Directives::Keep, &mut loader.diagnostics),
+            Some(whole) => merge::documents(whole, document, Directives::Keep, form, &mut loader.diagnostics),
         }
     }
     let mut whole = whole?;
