@@ -65,7 +65,7 @@ enum Identity {
     Target,
     /// `target`, or `source` below this folder.
     Grant(&'static str),
-    /// Address, host port, container port and protocol.
+    /// Address, host port, container port and protocol. As in compose, the host port 80 is not `'80'`.
     Port,
     /// `path`.
     FilePath,
@@ -385,13 +385,12 @@ impl Identity {
                 let part = |key: &str, default: &str| {
                     node.get(key).and_then(Node::scalar).unwrap_or_else(|| default.to_owned())
                 };
+                let published = match node.get("published").map(|node| &node.data) {
+                    Some(Data::Int(port)) => format!("number {port}"),
+                    _ => part("published", ""),
+                };
                 node.get("target").and_then(Node::scalar).map(|target| {
-                    format!(
-                        "{}:{}:{target}/{}",
-                        part("host_ip", "0.0.0.0"),
-                        part("published", ""),
-                        part("protocol", "tcp")
-                    )
+                    format!("{}:{published}:{target}/{}", part("host_ip", "0.0.0.0"), part("protocol", "tcp"))
                 })
             }
         }

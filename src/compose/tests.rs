@@ -260,6 +260,14 @@ fn what_compose_takes_and_what_not() {
 }
 
 #[test]
+fn a_host_port_in_quotes_is_another_one() {
+    for (ports, count) in [("{target: 80, published: 80}, '80:80'", 2), ("'80:80', {target: 80, published: '80'}", 1)] {
+        let text = format!("services: {{a: {{image: x, ports: [{ports}]}}}}");
+        assert_eq!(project(&[("compose.yaml", &text)]).services["a"].ports.len(), count, "{ports}");
+    }
+}
+
+#[test]
 fn without_interpolation_values_are_as_written() {
     for (over, wanted) in [
         (
