@@ -260,6 +260,15 @@ fn what_compose_takes_and_what_not() {
 }
 
 #[test]
+fn a_file_that_is_extended_need_not_say_what_is_waited_for() {
+    let base = "services: {b: {image: x, depends_on: {c: {}}}}";
+    let text = "services: {a: {extends: {file: b.yaml, service: b}}, c: {image: x}}";
+    let project = project(&[("compose.yaml", text), ("b.yaml", base)]);
+    assert_eq!(project.services["a"].depends_on[&ServiceName::new("c")].condition, Condition::Started);
+    assert!(messages(&[("compose.yaml", base)]).contains("`condition` is missing"));
+}
+
+#[test]
 fn a_host_port_in_quotes_is_another_one() {
     for (ports, count) in [("{target: 80, published: 80}, '80:80'", 2), ("'80:80', {target: 80, published: '80'}", 1)] {
         let text = format!("services: {{a: {{image: x, ports: [{ports}]}}}}");
