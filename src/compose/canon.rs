@@ -24,7 +24,7 @@ static RULES: LazyLock<Rules<Rule>> = LazyLock::new(|| {
         ("services.*.build.args", pairs),
         ("services.*.build.extra_hosts", hosts),
         ("services.*.build.labels", pairs),
-        ("services.*.build.no_cache_filter", listed),
+        ("services.*.build.no_cache_filter", texts),
         ("services.*.build.secrets.[]", source),
         ("services.*.build.ssh", keys),
         ("services.*.configs.[]", source),
@@ -37,7 +37,7 @@ static RULES: LazyLock<Rules<Rule>> = LazyLock::new(|| {
         ("services.*.develop.watch.[].include", listed),
         ("services.*.devices.[]", device),
         ("services.*.dns", name_servers),
-        ("services.*.dns_search", listed),
+        ("services.*.dns_search", texts),
         ("services.*.env_file", env_files),
         ("services.*.environment", environment),
         ("services.*.extends", extends),
@@ -54,7 +54,7 @@ static RULES: LazyLock<Rules<Rule>> = LazyLock::new(|| {
         ("services.*.pre_stop.[].environment", environment),
         ("services.*.secrets.[]", source),
         ("services.*.sysctls", pairs),
-        ("services.*.tmpfs", listed),
+        ("services.*.tmpfs", texts),
         ("services.*.volumes.[]", mount),
         ("services.*.volumes.[].volume.labels", pairs),
         ("configs.*", external),
@@ -89,7 +89,8 @@ pub fn takes_list(key: &str) -> bool {
 pub struct Canon<'d> {
     /// What is wrong so far.
     pub diagnostics: &'d mut Diagnostics,
-    /// Variables are still in place: a text that cannot be parsed stays as it is.
+    /// Variables are still in place: a text that cannot be parsed stays as it is, and so does, as in compose, what only
+    /// decoding needs in long form.
     pub uninterpolated: bool,
     /// Ports that short forms may still become.
     ports: usize,
@@ -137,6 +138,13 @@ fn listed(node: &mut Node, _: &mut Canon<'_>) {
     }
 }
 
+/// As `listed`, but only once variables are replaced.
+fn texts(node: &mut Node, canon: &mut Canon<'_>) {
+    if !canon.uninterpolated {
+        listed(node, canon);
+    }
+}
+
 /// As `listed`; an empty one, mostly from a variable that is not set, is none.
 fn name_servers(node: &mut Node, canon: &mut Canon<'_>) {
     listed(node, canon);
@@ -145,8 +153,14 @@ fn name_servers(node: &mut Node, canon: &mut Canon<'_>) {
     }
 }
 
-/// `[a=1, b]` → `{a: 1, b: null}`.
-fn pairs(node: &mut Node, _: &mut Canon<'_>) {
+/// `[a=1, b]` → `{a: 1, b: null}`, but only once variables are replaced.
+fn pairs(node: &mut Node, canon: &mut Canon<'_>) {
+    if !canon.uninterpolated {
+        paired(node);
+    }
+}
+
+fn paired(node: &mut Node) {
     let Data::List(list) = &node.data else { return };
     let mut map = Map::default();
     for item in list {
@@ -184,7 +198,7 @@ fn keys(node: &mut Node, canon: &mut Canon<'_>) {
             canon.diagnostics.push(diagnostic.hint("write `name=path`; only `default` may stand alone"));
         }
     }
-    pairs(node, canon);
+    paired(node);
 }
 
 /// As `pairs`, but every element needs its `=`.
@@ -195,13 +209,16 @@ fn assignments(node: &mut Node, canon: &mut Canon<'_>) {
         Some(item) => {
             canon.diagnostics.push(item.error(format!("{} is not of the form `name=value`", item.describe())))
         }
-        None => pairs(node, canon),
+        None => paired(node),
     }
 }
 
-/// `{a: 1.2.3.4, b: [x, y]}` → `[a=1.2.3.4, b=x, b=y]`.
-fn hosts(node: &mut Node, _: &mut Canon<'_>) {
+/// `{a: 1.2.3.4, b: [x, y]}` → `[a=1.2.3.4, b=x, b=y]`, but only once variables are replaced.
+fn hosts(node: &mut Node, canon: &mut Canon<'_>) {
     let Data::Map(map) = &node.data else { return };
+    if canon.uninterpolated {
+        return;
+    }
     let mut list = Vec::new();
     for (key, value) in map {
         let addresses: Vec<&Node> = value.as_list().map_or_else(|| vec![value], |list| list.iter().collect());

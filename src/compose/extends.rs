@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::files::Fetched;
 use super::limits;
 use super::merge::{self, Directives};
-use super::node::{Directive, Map, Node};
+use super::node::{Data, Directive, Map, Node};
 use super::{Check, Loader, resolve, values};
 use crate::diag::Diagnostic;
 
@@ -109,7 +109,7 @@ fn service_of(
         map.shift_remove("extends");
     }
     let span = over.span;
-    merge::service(&mut base, over, name, &mut loader.diagnostics);
+    merge::service(&mut base, over, name, loader.form(), &mut loader.diagnostics);
     loader.spend(limits::cost(&base), span)?;
     base.span = span;
     Some(base)
@@ -151,11 +151,12 @@ fn other_file(
     if let Some(known) = loader.bases.get(&id) {
         return Some((known.clone(), path));
     }
+    let form = loader.form();
     let mut whole: Option<Node> = None;
     for document in loader.documents(id, Check::Later)? {
         match &mut whole {
             None => whole = Some(document),
-            Some(whole) => merge::documents(whole, document, Directives::Keep, &mut loader.diagnostics),
+            Some(whole) => merge::documents(whole, document, Directives::Keep, form, &mut loader.diagnostics),
         }
     }
     let mut whole = whole?;
@@ -165,6 +166,13 @@ fn other_file(
             .diagnostics
             .push(reference.error(format!("service `{base_name}` cannot be extended: `{shown}` has no services")));
         return None;
+    }
+    // As in compose, only a file that is loaded itself has to say what is waited for.
+    let services = whole.get_mut("services").and_then(Node::as_map_mut).into_iter().flat_map(Map::values_mut);
+    for dependencies in services.filter_map(|service| service.get_mut("depends_on")?.as_map_mut()) {
+        for dependency in dependencies.values_mut() {
+            dependency.default_key("condition", Data::Text("service_started".to_owned()));
+        }
     }
     let home = loader.home();
     resolve::paths(&mut whole, &folder, home.as_deref(), loader.files);

@@ -1,7 +1,7 @@
 //! What a later file (or an extending service) does to an earlier one.
 //!
 //! Mappings merge key by key, lists are appended, scalars replace, and null changes nothing, save where the table says
-//! otherwise. `!reset` drops what was there, `!override` replaces it. Both sides are in long form.
+//! otherwise. `!reset` drops what was there, `!override` replaces it. Both sides are in long form, or both as written.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -18,8 +18,12 @@ enum Rule {
     Replace,
     /// Key by key; a key without a value counts as a value.
     Pairs,
+    /// As `Pairs`, and a mapping even where those are as written.
+    Mapping,
     /// The later list's elements that are not there yet are appended.
     AppendNew,
+    /// Appended to what is there, be it a list or one text.
+    Append,
     /// Key by key when the drivers agree, else the later one alone.
     SameDriver,
     /// Address pools are matched by their subnet; as in compose, the later list decides which there are.
@@ -34,11 +38,12 @@ static RULES: LazyLock<Rules<Rule>> = LazyLock::new(|| {
         ("volumes.*.labels", Rule::Pairs),
         ("services.*.annotations", Rule::Pairs),
         ("services.*.build.args", Rule::Pairs),
-        ("services.*.build.additional_contexts", Rule::Pairs),
+        ("services.*.build.additional_contexts", Rule::Mapping),
         ("services.*.build.extra_hosts", Rule::AppendNew),
         ("services.*.build.labels", Rule::Pairs),
         ("services.*.command", Rule::Replace),
         ("services.*.deploy.labels", Rule::Pairs),
+        ("services.*.dns_search", Rule::Append),
         ("services.*.entrypoint", Rule::Replace),
         ("services.*.environment", Rule::Pairs),
         ("services.*.extra_hosts", Rule::AppendNew),
@@ -46,6 +51,7 @@ static RULES: LazyLock<Rules<Rule>> = LazyLock::new(|| {
         ("services.*.labels", Rule::Pairs),
         ("services.*.logging", Rule::SameDriver),
         ("services.*.sysctls", Rule::Pairs),
+        ("services.*.tmpfs", Rule::Append),
         ("services.*.ulimits.*", Rule::Replace),
     ])
 });
@@ -59,31 +65,39 @@ enum Identity {
     Target,
     /// `target`, or `source` below this folder.
     Grant(&'static str),
-    /// Address, host port, container port and protocol.
+    /// Address, host port, container port and protocol. As in compose, the host port 80 is not `'80'`.
     Port,
     /// `path`.
     FilePath,
 }
 
-/// The lists in which an element replaces an earlier one that is the same.
+/// The lists in which an element replaces an earlier one that is the same. Some are lists only as [`Form::Written`].
 static UNIQUE: LazyLock<Rules<Identity>> = LazyLock::new(|| {
     Rules::new(&[
+        ("networks.*.labels", Identity::Value),
+        ("services.*.annotations", Identity::Value),
+        ("services.*.build.args", Identity::Value),
+        ("services.*.build.labels", Identity::Value),
         ("services.*.build.tags", Identity::Value),
         ("services.*.cap_add", Identity::Value),
         ("services.*.cap_drop", Identity::Value),
         ("services.*.configs", Identity::Grant("")),
+        ("services.*.deploy.labels", Identity::Value),
         ("services.*.devices", Identity::Target),
         ("services.*.dns", Identity::Value),
         ("services.*.dns_opt", Identity::Value),
         ("services.*.dns_search", Identity::Value),
         ("services.*.env_file", Identity::FilePath),
+        ("services.*.environment", Identity::Value),
         ("services.*.expose", Identity::Value),
+        ("services.*.labels", Identity::Value),
         ("services.*.links", Identity::Value),
         ("services.*.networks.*.aliases", Identity::Value),
         ("services.*.networks.*.link_local_ips", Identity::Value),
         ("services.*.ports", Identity::Port),
         ("services.*.profiles", Identity::Value),
         ("services.*.secrets", Identity::Grant("/run/secrets")),
+        ("services.*.sysctls", Identity::Value),
         ("services.*.tmpfs", Identity::Value),
         ("services.*.volumes", Identity::Target),
     ])
@@ -98,17 +112,26 @@ pub enum Directives {
     Keep,
 }
 
+/// What names and their values look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// They are mappings.
+    Long,
+    /// They are lists or mappings; merged ones are lists, as compose has them until it decodes them.
+    Written,
+}
+
 /// Merges a document into the ones before it.
-pub fn documents(base: &mut Node, over: Node, directives: Directives, diagnostics: &mut Diagnostics) {
-    let mut merge = Merge { directives, diagnostics };
+pub fn documents(base: &mut Node, over: Node, directives: Directives, form: Form, diagnostics: &mut Diagnostics) {
+    let mut merge = Merge { directives, form, diagnostics };
     merge.at(base, over, &Path::ROOT, At::root());
 }
 
 /// Merges an extending service into its base.
-pub fn service(base: &mut Node, over: Node, name: &str, diagnostics: &mut Diagnostics) {
+pub fn service(base: &mut Node, over: Node, name: &str, form: Form, diagnostics: &mut Diagnostics) {
     let services = Path::ROOT.key("services");
     let at = At::root().key("services").key(name);
-    Merge { directives: Directives::Keep, diagnostics }.at(base, over, &services.key(name), at);
+    Merge { directives: Directives::Keep, form, diagnostics }.at(base, over, &services.key(name), at);
 }
 
 /// Where a merge is in the tables; below what they are about, nowhere.
@@ -133,14 +156,24 @@ impl At {
 
 struct Merge<'d> {
     directives: Directives,
+    form: Form,
     diagnostics: &'d mut Diagnostics,
 }
 
 impl Merge<'_> {
     fn at(&mut self, base: &mut Node, over: Node, path: &Path<'_>, at: At) {
         match at.rules.and_then(Place::rule) {
+            Some(Rule::Pairs | Rule::Append) if self.form == Form::Written => {
+                let mut list = sequence(base);
+                list.extend(sequence(&over));
+                base.data = Data::List(list);
+            }
+            Some(Rule::AppendNew) if self.form == Form::Written => {
+                base.data = Data::List(sequence(base));
+                append_new(base, over.at(Data::List(sequence(&over))));
+            }
             Some(Rule::Replace) => *base = over,
-            Some(Rule::Pairs) => pairs(base, over),
+            Some(Rule::Pairs | Rule::Mapping) => pairs(base, over),
             Some(Rule::AppendNew) => append_new(base, over),
             Some(Rule::BySubnet) => self.by_subnet(base, over, path),
             Some(Rule::SameDriver) => {
@@ -150,7 +183,7 @@ impl Merge<'_> {
                     _ => self.by_kind(base, over, path, at),
                 }
             }
-            None => self.by_kind(base, over, path, at),
+            Some(Rule::Append) | None => self.by_kind(base, over, path, at),
         }
         if let Some(identity) = at.unique.and_then(Place::rule) {
             enforce_unicity(base, identity);
@@ -241,6 +274,30 @@ fn pairs(base: &mut Node, over: Node) {
     }
 }
 
+/// `{b: [x, y], a: }` → `[a, b=x, b=y]`, and `x` → `[x]`.
+fn sequence(node: &Node) -> Vec<Node> {
+    match &node.data {
+        Data::Null => Vec::new(),
+        Data::List(list) => list.clone(),
+        Data::Map(map) => {
+            let mut list = Vec::new();
+            for (key, value) in map.iter().filter(|(_, value)| value.directive != Directive::Reset) {
+                let entry = |value: &Node| match value.scalar() {
+                    Some(text) => value.at(Data::Text(format!("{}={text}", key.text))),
+                    None => value.at(Data::Text(key.text.to_string())),
+                };
+                match &value.data {
+                    Data::List(values) => list.extend(values.iter().map(entry)),
+                    _ => list.push(entry(value)),
+                }
+            }
+            list.sort_by(|a, b| a.as_text().cmp(&b.as_text()));
+            list
+        }
+        _ => vec![node.clone()],
+    }
+}
+
 fn append_new(base: &mut Node, over: Node) {
     if let (Data::List(list), Data::List(elements)) = (&mut base.data, over.data) {
         let mut known: HashSet<_> = list.iter().map(Node::scalar).collect();
@@ -263,6 +320,21 @@ pub fn settle(node: &mut Node) {
         Data::List(list) => list.iter_mut().for_each(settle),
         _ => {}
     }
+}
+
+/// Makes lists without elements null, as compose has them until it decodes them, save those of the table.
+pub fn drop_empty_lists(root: &mut Node) {
+    fn walk(node: &mut Node, place: Option<Place<'_, Identity>>) {
+        match &mut node.data {
+            Data::List(list) if list.is_empty() && place.and_then(Place::rule).is_none() => node.data = Data::Null,
+            Data::List(list) => list.iter_mut().for_each(|node| walk(node, None)),
+            Data::Map(map) => {
+                map.iter_mut().for_each(|(key, node)| walk(node, place.and_then(|place| place.key(&key.text))));
+            }
+            _ => {}
+        }
+    }
+    walk(root, Some(UNIQUE.root()));
 }
 
 /// In the lists of the table, lets a later element take the place of an earlier one that is the same.
@@ -313,13 +385,12 @@ impl Identity {
                 let part = |key: &str, default: &str| {
                     node.get(key).and_then(Node::scalar).unwrap_or_else(|| default.to_owned())
                 };
+                let published = match node.get("published").map(|node| &node.data) {
+                    Some(Data::Int(port)) => format!("number {port}"),
+                    _ => part("published", ""),
+                };
                 node.get("target").and_then(Node::scalar).map(|target| {
-                    format!(
-                        "{}:{}:{target}/{}",
-                        part("host_ip", "0.0.0.0"),
-                        part("published", ""),
-                        part("protocol", "tcp")
-                    )
+                    format!("{}:{published}:{target}/{}", part("host_ip", "0.0.0.0"), part("protocol", "tcp"))
                 })
             }
         }

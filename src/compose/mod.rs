@@ -48,7 +48,7 @@ use crate::diag::{Diagnostic, Diagnostics, FileId, Sources, Span};
 use crate::model::Project;
 use document::{Printer, Scope};
 use locate::{Chosen, Located};
-use merge::Directives;
+use merge::{Directives, Form};
 use node::{Directive, Node, Path};
 
 /// Everything the loader depends on.
@@ -220,6 +220,7 @@ fn run_model(loader: &mut Loader<'_>, options: &Options) -> Option<RawModel> {
     let mut root = loader.model(&files, &directory, &located.environment, &[])?;
     let mut references = BTreeMap::new();
     interpolate::references(&root, &mut references);
+    merge::drop_empty_lists(&mut root);
     if !options.without.normalization {
         resolve::normalize(&mut root, &name, &Environment::new());
     }
@@ -295,6 +296,11 @@ impl<'f> Loader<'f> {
             Some(result) if sound && self.remotes.is_empty() => Ok(loaded(result, self.sources, diagnostics)),
             _ => Err(LoadError { diagnostics, sources: self.sources, remotes: self.remotes }),
         }
+    }
+
+    /// What merges are about.
+    fn form(&self) -> Form {
+        if self.without.interpolation { Form::Written } else { Form::Long }
     }
 
     fn home(&self) -> Option<PathBuf> {
@@ -535,7 +541,7 @@ impl<'f> Loader<'f> {
             for mut document in documents {
                 include::apply(self, &mut document, folder, environment, &trail);
                 extends::apply(self, &mut document, path, folder);
-                merge_into(&mut whole, document, &mut self.diagnostics);
+                merge_into(&mut whole, document, self.form(), &mut self.diagnostics);
             }
         }
         (self.environment, self.bases) = (outer, outer_bases);
@@ -579,7 +585,7 @@ fn check_part(document: &Node, diagnostics: &mut Diagnostics) {
     }
 }
 
-fn merge_into(whole: &mut Option<Node>, document: Node, diagnostics: &mut Diagnostics) {
+fn merge_into(whole: &mut Option<Node>, document: Node, form: Form, diagnostics: &mut Diagnostics) {
     match whole {
         None => {
             let mut document = document;
@@ -587,7 +593,7 @@ fn merge_into(whole: &mut Option<Node>, document: Node, diagnostics: &mut Diagno
             *whole = Some(document);
         }
         Some(whole) => {
-            merge::documents(whole, document, Directives::Settle, diagnostics);
+            merge::documents(whole, document, Directives::Settle, form, diagnostics);
             merge::settle(whole);
         }
     }

@@ -202,7 +202,8 @@ impl Node {
             Data::Bool(value) => Value::Bool(*value),
             Data::Int(value) => integer(*value),
             Data::Float(value) => float(*value),
-            Data::Text(text) | Data::Date(text) => Value::String(text.clone()),
+            Data::Text(text) => Value::String(text.clone()),
+            Data::Date(text) => Value::String(moment(text)),
             Data::List(list) => list.iter().map(Node::raw).collect(),
             Data::Map(map) => {
                 let mut entries: Vec<_> = map.iter().collect();
@@ -331,6 +332,25 @@ pub fn float(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 { Value::from(value as i64) } else { Value::from(value) }
 }
 
+/// A date as Go's JSON writes it: with its time, and the time with its zone.
+fn moment(text: &str) -> String {
+    let (date, time) = text.split_once(['T', 't', ' ']).unwrap_or((text, "0:0:0Z"));
+    let at = time.find(['Z', '+', '-']).unwrap_or(time.len());
+    let (clock, zone) = time.split_at(at);
+    let zone = if matches!(zone, "" | "+00:00" | "-00:00") { "Z" } else { zone };
+    let (whole, fraction) = clock.split_once('.').unwrap_or((clock, ""));
+    let padded = |text: &str, separator: char| {
+        let parts: Vec<_> = text.split(separator).map(|part| format!("{part:0>2}")).collect();
+        parts.join(&separator.to_string())
+    };
+    let nanoseconds: String = fraction.chars().take(9).collect();
+    let fraction = match nanoseconds.trim_end_matches('0') {
+        "" => String::new(),
+        digits => format!(".{digits}"),
+    };
+    format!("{}T{}{fraction}{zone}", padded(date, '-'), padded(whole, ':'))
+}
+
 /// `%v` of a Go float64.
 fn go_float(value: f64) -> String {
     if value.is_nan() {
@@ -371,6 +391,18 @@ mod tests {
             [(1.5, "1.5"), (100_000.0, "100000"), (1_234_567.5, "1.2345675e+06"), (0.00001, "1e-05"), (0.1, "0.1")]
         {
             assert_eq!(go_float(value), text);
+        }
+    }
+
+    #[test]
+    fn dates_read_as_in_go() {
+        for (text, wanted) in [
+            ("2024-1-2", "2024-01-02T00:00:00Z"),
+            ("2024-01-02 3:04:05.120", "2024-01-02T03:04:05.12Z"),
+            ("2001-12-14t21:59:43.10-05:00", "2001-12-14T21:59:43.1-05:00"),
+            ("2024-01-02T03:04:05.0Z", "2024-01-02T03:04:05Z"),
+        ] {
+            assert_eq!(moment(text), wanted);
         }
     }
 

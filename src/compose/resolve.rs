@@ -257,8 +257,10 @@ fn normalize_service(service: &mut Node, environment: &Environment) {
         }
         if let Some(arguments) = build.get_mut("args") {
             fill(arguments, environment);
-            if let Some(map) = arguments.as_map_mut() {
-                map.retain(|_, node| !node.is_null());
+            match &mut arguments.data {
+                Data::Map(map) => map.retain(|_, node| !node.is_null()),
+                Data::List(list) => list.retain(|node| node.as_text().is_some_and(|text| text.contains('='))),
+                _ => {}
             }
         }
     }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{Fetched, LoadError, Loaded, Memory, Options, Remote, RemoteState, load, print, remote};
+use super::{Fetched, LoadError, Loaded, Memory, Options, Remote, RemoteState, load, model, print, remote};
 use crate::diag::{Colour, Severity, render};
 use crate::model::{Condition, FileContent, HostPort, MountSource, NetworkKey, Project, ServiceName};
 
@@ -256,6 +256,45 @@ fn what_compose_takes_and_what_not() {
             };
             assert_eq!(found, wanted, "{text}");
         }
+    }
+}
+
+#[test]
+fn a_file_that_is_extended_need_not_say_what_is_waited_for() {
+    let base = "services: {b: {image: x, depends_on: {c: {}}}}";
+    let text = "services: {a: {extends: {file: b.yaml, service: b}}, c: {image: x}}";
+    let project = project(&[("compose.yaml", text), ("b.yaml", base)]);
+    assert_eq!(project.services["a"].depends_on[&ServiceName::new("c")].condition, Condition::Started);
+    assert!(messages(&[("compose.yaml", base)]).contains("`condition` is missing"));
+}
+
+#[test]
+fn a_host_port_in_quotes_is_another_one() {
+    for (ports, count) in [("{target: 80, published: 80}, '80:80'", 2), ("'80:80', {target: 80, published: '80'}", 1)] {
+        let text = format!("services: {{a: {{image: x, ports: [{ports}]}}}}");
+        assert_eq!(project(&[("compose.yaml", &text)]).services["a"].ports.len(), count, "{ports}");
+    }
+}
+
+#[test]
+fn without_interpolation_values_are_as_written() {
+    for (over, wanted) in [
+        (
+            "",
+            r#"{"build":{"context":"/srv/demo","args":["A=$X"],"dockerfile":"Dockerfile"},"environment":["A=2","B"],"extra_hosts":{"h":"1.1.1.1"},"labels":{"l":1.5,"n":null},"tmpfs":"/t","image":"x","entrypoint":null,"networks":{"default":null}}"#,
+        ),
+        (
+            "services: {a: {build: {args: {A: 1, C: }}, environment: {A: , B: true}, extra_hosts: ['h=1.1.1.1', i=2], labels: [n=2], tmpfs: [/u]}}",
+            r#"{"build":{"context":"/srv/demo","args":["A=1"],"dockerfile":"Dockerfile"},"environment":["A","B=true"],"extra_hosts":["h=1.1.1.1","i=2"],"labels":["l=1.5","n=2"],"tmpfs":["/t","/u"],"image":"x","entrypoint":null,"networks":{"default":null}}"#,
+        ),
+    ] {
+        let base = "services: {a: {image: x, build: {args: [A=$X, D]}, environment: [A=1, B, A=2], extra_hosts: {h: 1.1.1.1}, labels: {n: , l: 1.5}, tmpfs: /t, entrypoint: []}}";
+        let files = [("a.yaml", base), ("b.yaml", if over.is_empty() { "x-none: 1" } else { over })];
+        let files = files.map(|(name, text)| (PathBuf::from("/srv/demo").join(name), text));
+        let both = Options { files: vec!["a.yaml".into(), "b.yaml".into()], ..options() };
+        let model = model(&both, &Memory::new(files)).expect("a sound project");
+        let wanted: Value = serde_json::from_str(wanted).expect("JSON");
+        assert_eq!(model.document["services"]["a"], wanted);
     }
 }
 
