@@ -14,6 +14,7 @@ pub mod files;
 mod include;
 mod interpolate;
 mod limits;
+mod loader;
 mod locate;
 mod merge;
 mod node;
@@ -32,11 +33,9 @@ mod schema_tests;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
-use std::rc::Rc;
 
-use indexmap::IndexMap;
 use serde_json::Value;
 
 pub use files::{Disk, Fetched, Files, Memory, RemoteState};
@@ -44,10 +43,10 @@ pub use interpolate::{Environment, Reference};
 pub use locate::{NAMES, go_bool};
 pub use remote::Remote;
 
-use crate::diag::{Diagnostic, Diagnostics, FileId, Sources, Span};
+use crate::diag::{Diagnostic, Diagnostics, FileId, Sources};
 use crate::model::Project;
 use document::{Printer, Scope};
-use locate::{Chosen, Located};
+use loader::Loader;
 use merge::{Directives, Form};
 use node::{Directive, Node, Path};
 
@@ -174,11 +173,7 @@ fn run(loader: &mut Loader<'_>, options: &Options) -> Option<(Project, Environme
         resolve::normalize(&mut root, &name, &located.environment);
     }
     resolve::complete(&mut root, &name);
-    let mut profiles = options.profiles.clone();
-    if profiles.is_empty() {
-        let listed = located.environment.get("COMPOSE_PROFILES").cloned().unwrap_or_default();
-        profiles = listed.split(',').map(|profile| profile.trim().to_owned()).collect();
-    }
+    let profiles = profiles(options, &located.environment);
     let mut document = Printer { diagnostics: &mut loader.diagnostics, scope: Scope::Whole }.record(
         &root,
         &spec::FILE,
@@ -209,6 +204,16 @@ fn run(loader: &mut Loader<'_>, options: &Options) -> Option<(Project, Environme
     Some((project, located.environment))
 }
 
+/// The profiles that are given, else those of the environment.
+fn profiles(options: &Options, environment: &Environment) -> Vec<String> {
+    match environment.get("COMPOSE_PROFILES") {
+        Some(listed) if options.profiles.is_empty() => {
+            listed.split(',').map(|profile| profile.trim().to_owned()).collect()
+        }
+        _ => options.profiles.clone(),
+    }
+}
+
 type RawModel = (Value, BTreeMap<String, Reference>, Environment);
 
 fn run_model(loader: &mut Loader<'_>, options: &Options) -> Option<RawModel> {
@@ -236,254 +241,7 @@ enum Check {
     Later,
 }
 
-/// What the phases share.
-pub(crate) struct Loader<'f> {
-    files: &'f dyn Files,
-    sources: Sources,
-    diagnostics: Diagnostics,
-    without: Without,
-    directory: PathBuf,
-    home: Option<PathBuf>,
-    stdin: Option<String>,
-    opened: IndexMap<PathBuf, FileId>,
-    /// Files that were looked into before their turn.
-    parsed: HashMap<FileId, Vec<Node>>,
-    /// Remote files of which nothing is known.
-    remotes: Vec<Remote>,
-    /// The variables at work while a document is read.
-    environment: Environment,
-    /// Every file that is named could be read: a name that is not defined is wrong, not missing with a file.
-    complete: bool,
-    /// Services whose base could not be found.
-    unextended: BTreeSet<String>,
-    /// What was loaded so far costs; see [`limits`].
-    spent: usize,
-    exhausted: bool,
-    /// Files that services of this model extend, in long form, their paths resolved.
-    bases: HashMap<FileId, Rc<Node>>,
-}
-
-impl<'f> Loader<'f> {
-    fn new(options: &Options, files: &'f dyn Files) -> Self {
-        Self {
-            files,
-            sources: Sources::default(),
-            diagnostics: Diagnostics::default(),
-            without: options.without,
-            directory: options.directory.clone(),
-            home: options.environment.get("HOME").filter(|home| !home.is_empty()).map(PathBuf::from),
-            stdin: options.stdin.clone(),
-            opened: IndexMap::new(),
-            parsed: HashMap::new(),
-            remotes: Vec::new(),
-            environment: Environment::new(),
-            complete: true,
-            unextended: BTreeSet::new(),
-            spent: 0,
-            exhausted: false,
-            bases: HashMap::new(),
-        }
-    }
-
-    fn finish<T, L>(
-        self,
-        result: Option<T>,
-        loaded: impl FnOnce(T, Sources, Vec<Diagnostic>) -> L,
-    ) -> Result<L, LoadError> {
-        let sound = !self.diagnostics.has_errors();
-        let diagnostics = self.diagnostics.sorted();
-        match result {
-            Some(result) if sound && self.remotes.is_empty() => Ok(loaded(result, self.sources, diagnostics)),
-            _ => Err(LoadError { diagnostics, sources: self.sources, remotes: self.remotes }),
-        }
-    }
-
-    /// What merges are about.
-    fn form(&self) -> Form {
-        if self.without.interpolation { Form::Written } else { Form::Long }
-    }
-
-    fn home(&self) -> Option<PathBuf> {
-        self.home.clone()
-    }
-
-    fn expand_home(&self, path: &str) -> String {
-        resolve::expand_home(path, self.home.as_deref())
-    }
-
-    /// A path as messages show it: relative to the working directory when it lies beneath.
-    fn shown(&self, path: &FilePath) -> PathBuf {
-        path.strip_prefix(&self.directory).unwrap_or(path).to_owned()
-    }
-
-    /// A compose file by the name it has in the files or on the command line: a path from `directory`, or a remote file.
-    /// A remote file that is not there is reported where it is named, or noted when nobody tried to fetch it.
-    fn named(&mut self, text: &str, directory: &FilePath, place: Option<&Node>) -> Option<Fetched> {
-        let (message, hint) = match remote::parse(text) {
-            Ok(None) => {
-                let file = files::join(directory, self.expand_home(text));
-                let root = file.parent().unwrap_or(FilePath::new("/")).to_owned();
-                return Some(Fetched { file, root });
-            }
-            Ok(Some(remote)) => match self.files.remote(&remote) {
-                RemoteState::Present(fetched) => return Some(fetched),
-                RemoteState::Unknown => {
-                    if !self.remotes.contains(&remote) {
-                        self.remotes.push(remote);
-                    }
-                    return None;
-                }
-                RemoteState::Failed(reason, hint) => {
-                    (format!("cannot fetch the compose file `{remote}`: {reason}"), Some(hint))
-                }
-            },
-            Err(reason) => (format!("`{text}` is no compose file: {reason}"), None),
-        };
-        let mut diagnostic = match place {
-            Some(node) => node.error(message),
-            None => Diagnostic::error(None, message),
-        };
-        diagnostic.hints.extend(hint);
-        self.diagnostics.push(diagnostic);
-        None
-    }
-
-    fn open(&mut self, path: &FilePath, place: Option<&Node>) -> Option<FileId> {
-        self.open_as(path, place, "file")
-    }
-
-    /// Reads a file once; what cannot be read is reported where it is named.
-    fn open_as(&mut self, path: &FilePath, place: Option<&Node>, what: &str) -> Option<FileId> {
-        if let Some(id) = self.opened.get(path) {
-            return Some(*id);
-        }
-        let shown = self.shown(path);
-        match self.files.read(path) {
-            Ok(text) => {
-                let id = self.sources.add(shown, text);
-                self.opened.insert(path.to_owned(), id);
-                Some(id)
-            }
-            Err(error) => {
-                let reason = match error.kind() {
-                    std::io::ErrorKind::NotFound => format!("the {what} `{}` does not exist", shown.display()),
-                    std::io::ErrorKind::FileTooLarge => {
-                        let most = limits::mebibytes(limits::FILE_BYTES);
-                        format!("the {what} `{}` is larger than {most}", shown.display())
-                    }
-                    std::io::ErrorKind::InvalidData => format!("the {what} `{}` is not UTF-8 text", shown.display()),
-                    _ if self.files.kind(path) == Some(files::Kind::Directory) => {
-                        format!("the {what} `{}` is a directory", shown.display())
-                    }
-                    _ => format!("cannot read the {what} `{}`: {error}", shown.display()),
-                };
-                self.diagnostics.push(match place {
-                    Some(node) => node.error(reason),
-                    None => Diagnostic::error(None, reason),
-                });
-                None
-            }
-        }
-    }
-
-    fn open_all(&mut self, located: &Located) -> Option<Vec<(PathBuf, FileId)>> {
-        let mut files = Vec::new();
-        for file in &located.files {
-            match file {
-                Chosen::File(path) => files.extend(self.open(path, None).map(|id| (path.clone(), id))),
-                Chosen::Stdin => {
-                    let Some(text) = self.stdin.take() else {
-                        self.diagnostics.push(Diagnostic::error(None, "`-f -` needs a compose file on standard input"));
-                        return None;
-                    };
-                    files.push((located.directory.join("-"), self.sources.add("<stdin>", text)));
-                }
-            }
-        }
-        self.complete = files.len() == located.files.len();
-        Some(files)
-    }
-
-    /// The project's name: given, from the environment, from the files, from the folder. Sets `COMPOSE_PROJECT_NAME`.
-    fn project_name(
-        &mut self,
-        files: &[(PathBuf, FileId)],
-        located: &mut Located,
-        options: &Options,
-    ) -> Option<String> {
-        let given = options
-            .project_name
-            .clone()
-            .filter(|name| !name.is_empty())
-            .or_else(|| located.environment.get("COMPOSE_PROJECT_NAME").filter(|name| !name.is_empty()).cloned());
-        let name =
-            match given {
-                Some(name) => {
-                    if name != values::project_name(&name) {
-                        self.diagnostics.push(Diagnostic::error(None, format!("`{name}` is not a project name")).hint(
-                            "it takes lower-case letters, digits, `-` and `_`, and begins with a letter or digit",
-                        ));
-                        return None;
-                    }
-                    name
-                }
-                None => {
-                    let named = self.name_in(files, &located.environment).map(|name| values::project_name(&name));
-                    let folder = located.start.file_name().map(|name| name.to_string_lossy().into_owned());
-                    named.unwrap_or_else(|| values::project_name(&folder.unwrap_or_default()))
-                }
-            };
-        if name.is_empty() {
-            self.diagnostics
-                .push(Diagnostic::error(None, "the project has no name").hint("give it one with `-p`, or `name:`"));
-            return None;
-        }
-        located.environment.insert("COMPOSE_PROJECT_NAME".into(), name.clone());
-        Some(name)
-    }
-
-    fn name_in(&mut self, files: &[(PathBuf, FileId)], environment: &Environment) -> Option<String> {
-        let mut found: Option<Node> = None;
-        for (_, id) in files {
-            // What is wrong with the file is said when it is its turn.
-            let Ok(documents) = yaml::parse(*id, self.sources.text(*id)) else { continue };
-            for name in documents.iter().filter_map(|document| document.get("name")) {
-                if name.as_text().is_some_and(|name| !name.is_empty()) {
-                    found = Some(name.clone());
-                }
-            }
-            self.parsed.insert(*id, documents);
-        }
-        let mut name = found?;
-        if !self.without.interpolation {
-            interpolate::interpolate(&mut name, environment, &mut Diagnostics::default());
-        }
-        name.as_text().map(str::to_owned)
-    }
-
-    fn parse(&mut self, id: FileId) -> Option<Vec<Node>> {
-        if let Some(documents) = self.parsed.remove(&id) {
-            return Some(documents);
-        }
-        yaml::parse(id, self.sources.text(id)).map_err(|diagnostic| self.diagnostics.push(diagnostic)).ok()
-    }
-
-    /// Takes a cost from what a load may cost; nothing when no more is left, which is reported.
-    fn spend(&mut self, cost: usize, place: Span) -> Option<()> {
-        self.spent += cost;
-        if self.spent <= limits::PROJECT_VALUES {
-            return Some(());
-        }
-        if !self.exhausted {
-            self.exhausted = true;
-            self.diagnostics.push(
-                Diagnostic::error(place, format!("the project has more than {} values", limits::PROJECT_VALUES))
-                    .hint("each file counts as often as it is included, each service as often as it is extended"),
-            );
-        }
-        None
-    }
-
+impl Loader<'_> {
     /// The documents of a file, in long form: parse → interpolate → canon, and a check of each alone.
     fn documents(&mut self, id: FileId, check: Check) -> Option<Vec<Node>> {
         let mut documents = self.parse(id)?;

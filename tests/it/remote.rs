@@ -198,6 +198,30 @@ fn an_artifact_is_read_as_it_was_published() {
 }
 
 #[test]
+fn images_are_pinned_to_what_their_tags_stand_for() {
+    let Some(registry) = Registry::serve(Readers::Anybody) else { return };
+    let content = "services: { one: { image: one } }\n";
+    let digest = registry.publish("me/app", &[Layer { kind: FILE, annotations: &[("file", "compose.yaml")], content }]);
+    let image = format!("{}/me/app:1", registry.name());
+    let project = project(&format!(
+        "services:\n  web: {{ image: '{image}', ports: ['80'] }}\n  guest: {{ image: ./guest.wasm }}\n"
+    ));
+    let pinned = |flag| -> Value {
+        serde_json::from_str(&project.run(&["config", "--format", "json", flag]).well().stdout).expect("it is JSON")
+    };
+    let web = &pinned("--resolve-image-digests")["services"]["web"];
+    assert_eq!((&web["image"], &web["ports"][0]["target"]), (&format!("{image}@{digest}").into(), &80.into()));
+    let lock = serde_json::json!({
+        "services": { "guest": { "image": "./guest.wasm" }, "web": { "image": format!("{image}@{digest}") } },
+    });
+    assert_eq!(pinned("--lock-image-digests"), lock);
+
+    drop(registry);
+    let gone = project.run(&["config", "--resolve-image-digests"]).refused(&[&format!("digest of `{image}`"), "hint"]);
+    assert_eq!((gone.code, gone.stdout.as_str()), (1, ""), "{gone}");
+}
+
+#[test]
 fn a_registry_is_shown_the_users_credentials() {
     let Some(registry) = Registry::serve(Readers::Known) else { return };
     let content = "services: { one: { image: one } }\n";
