@@ -3,6 +3,7 @@
 //! The rules are one table of path patterns. A value that has neither form is left alone: [`super::decode`] says what is
 //! wrong with it. Elements that say the same thing twice are reduced here too, the later one counting, as in compose.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use super::limits;
@@ -31,8 +32,8 @@ static RULES: LazyLock<Rules<Rule>> = LazyLock::new(|| {
         ("services.*.depends_on", dependencies),
         ("services.*.depends_on.*.required", switch),
         ("services.*.deploy.labels", pairs),
-        ("services.*.deploy.resources.reservations.devices.[].options", pairs),
-        ("services.*.develop.watch.[].exec.environment", environment),
+        ("services.*.deploy.resources.reservations.devices.[].options", distinct_pairs),
+        ("services.*.develop.watch.[].exec.environment", hook_environment),
         ("services.*.develop.watch.[].ignore", listed),
         ("services.*.develop.watch.[].include", listed),
         ("services.*.devices.[]", device),
@@ -43,28 +44,28 @@ static RULES: LazyLock<Rules<Rule>> = LazyLock::new(|| {
         ("services.*.extends", extends),
         ("services.*.extra_hosts", hosts),
         ("services.*.gpus", gpus),
-        ("services.*.gpus.[].options", pairs),
+        ("services.*.gpus.[].options", distinct_pairs),
         ("services.*.label_file", listed),
         ("services.*.labels", pairs),
         ("services.*.models", names),
         ("services.*.networks", names),
         ("services.*.ports", ports),
-        ("services.*.post_start.[].environment", environment),
-        ("services.*.pre_start.[].environment", environment),
-        ("services.*.pre_stop.[].environment", environment),
+        ("services.*.post_start.[].environment", hook_environment),
+        ("services.*.pre_start.[].environment", hook_environment),
+        ("services.*.pre_stop.[].environment", hook_environment),
         ("services.*.secrets.[]", source),
         ("services.*.sysctls", pairs),
         ("services.*.tmpfs", texts),
         ("services.*.volumes.[]", mount),
-        ("services.*.volumes.[].volume.labels", pairs),
+        ("services.*.volumes.[].volume.labels", distinct_pairs),
         ("configs.*", external),
-        ("configs.*.labels", pairs),
+        ("configs.*.labels", distinct_pairs),
         ("networks.*", external),
         ("networks.*.labels", pairs),
         ("secrets.*", external),
-        ("secrets.*.labels", pairs),
+        ("secrets.*.labels", distinct_pairs),
         ("volumes.*", external),
-        ("volumes.*.labels", pairs),
+        ("volumes.*.labels", distinct_pairs),
     ])
 });
 
@@ -174,12 +175,38 @@ fn paired(node: &mut Node) {
     node.data = Data::Map(map);
 }
 
+/// As `pairs`, where compose refuses a list that says the same twice.
+fn distinct_pairs(node: &mut Node, canon: &mut Canon<'_>) {
+    let mut known: HashMap<&str, &Node> = HashMap::new();
+    for item in node.as_list().unwrap_or_default() {
+        let Some(text) = item.as_text() else { continue };
+        if let Some(first) = known.insert(text, item) {
+            let diagnostic = item.error(format!("`{text}` is listed twice")).related(first.span, "first here");
+            canon.diagnostics.push(diagnostic);
+        }
+    }
+    pairs(node, canon);
+}
+
+/// As `distinct_pairs` and `environment`.
+fn hook_environment(node: &mut Node, canon: &mut Canon<'_>) {
+    if node.as_list().is_none() {
+        return;
+    }
+    distinct_pairs(node, canon);
+    check_names(node, canon);
+}
+
 /// As `pairs`, but a list's names must not end with a space.
 fn environment(node: &mut Node, canon: &mut Canon<'_>) {
     if node.as_list().is_none() {
         return;
     }
     pairs(node, canon);
+    check_names(node, canon);
+}
+
+fn check_names(node: &Node, canon: &mut Canon<'_>) {
     for key in node.as_map().into_iter().flat_map(Map::keys) {
         if key.text.ends_with(char::is_whitespace) {
             canon.diagnostics.push(

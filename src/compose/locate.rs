@@ -54,7 +54,15 @@ pub(super) fn locate(loader: &mut Loader<'_>, options: &Options) -> Option<Locat
             list.split(',').filter(|file| !file.is_empty()).map(|file| files::join(&options.directory, file)).collect();
     }
     let explicit = !env_files.is_empty();
-    let disabled = environment.get("COMPOSE_DISABLE_ENV_FILE").is_some_and(|value| go_bool(value) == Some(true));
+    let disabled = match environment.get("COMPOSE_DISABLE_ENV_FILE").map(|value| (value, go_bool(value))) {
+        None => false,
+        Some((_, Some(disabled))) => disabled,
+        Some((value, None)) => {
+            let message = format!("`COMPOSE_DISABLE_ENV_FILE` is `{value}`, which is neither true nor false");
+            loader.diagnostics.push(Diagnostic::error(None, message).hint("set it to `1` or `0`, or unset it"));
+            return None;
+        }
+    };
 
     let mut directory = options.project_directory.as_ref().map(|path| files::join(&options.directory, path));
     if !explicit && !disabled {
@@ -63,6 +71,11 @@ pub(super) fn locate(loader: &mut Loader<'_>, options: &Options) -> Option<Locat
     }
     read_all(loader, &env_files, &mut environment)?;
 
+    if options.files.is_empty() && environment.get("COMPOSE_FILE").is_some_and(String::is_empty) {
+        let diagnostic = Diagnostic::error(None, "`COMPOSE_FILE` is set, but names no file");
+        loader.diagnostics.push(diagnostic.hint("unset it, or name the compose files"));
+        return None;
+    }
     let names = if options.files.is_empty() { listed(&environment) } else { options.files.clone() };
     let (files, first, remote) = if names.is_empty() {
         let files = discover(loader, options, directory.as_deref())?;

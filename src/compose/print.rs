@@ -94,6 +94,7 @@ pub fn document(document: Value, format: Format, dollars: Dollars) -> String {
         Format::Yaml => {
             if dollars == Dollars::Escape {
                 without_unset_commands(&mut document);
+                without_zero_structs(&mut document);
             }
             serde_yaml::to_string(&document).expect("a JSON value can be written as YAML")
         }
@@ -177,6 +178,21 @@ fn without_unset_commands(document: &mut Value) {
             rule.retain(|key, value| key != "exec" || value.as_object().is_some_and(|exec| !exec.is_empty()));
         }
     }
+}
+
+/// Nor has its YAML address management, limits and placement that say nothing.
+fn without_zero_structs(document: &mut Value) {
+    let entries = |document: &mut Value, section: &str, act: &dyn Fn(&mut Map<String, Value>)| {
+        let entries = document.get_mut(section).and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut);
+        entries.filter_map(Value::as_object_mut).for_each(act);
+    };
+    let says = |value: &Value| value.as_object().is_none_or(|object| !object.is_empty());
+    entries(document, "networks", &|network| network.retain(|key, value| key != "ipam" || says(value)));
+    entries(document, "services", &|service| {
+        if let Some(deploy) = service.get_mut("deploy").and_then(Value::as_object_mut) {
+            deploy.retain(|key, value| !matches!(key.as_str(), "resources" | "placement") || says(value));
+        }
+    });
 }
 
 /// One of `config`'s lists, an entry a line.

@@ -220,6 +220,10 @@ fn what_compose_takes_and_what_not() {
         ("services: {a: {image: x}}\nconfigs: {c: }", "`configs.c` must be a mapping"),
         ("services: {a: {image: x, environment: {'A ': 1}}}", ""),
         ("services: {a: {image: x, environment: ['A =1']}}", "the name of the variable `A ` ends with a space"),
+        ("services: {a: {image: x, post_start: [{command: x, environment: [A=1, A=1]}]}}", "`A=1` is listed twice"),
+        ("services: {a: {image: x}}\nvolumes: {v: {labels: [a=1, a=1]}}", "`a=1` is listed twice"),
+        ("services: {a: {image: x}}\nvolumes: {v: {labels: [a=1, a=2]}}", ""),
+        ("services: {a: {image: x, labels: [a=1, a=1]}}", ""),
         ("services: {a: {build: {ssh: {k: }}}}", ""),
         ("services: {a: {build: {ssh: [k]}}}", "the SSH key `k` has no path"),
         ("services: {a: {build: {secrets: [{target: t}]}}}", "this use of a secret names no `source`"),
@@ -257,6 +261,29 @@ fn what_compose_takes_and_what_not() {
             assert_eq!(found, wanted, "{text}");
         }
     }
+}
+
+#[test]
+fn variables_that_say_nothing_are_refused() {
+    for (name, value, wanted) in [
+        ("COMPOSE_DISABLE_ENV_FILE", "yes", "`COMPOSE_DISABLE_ENV_FILE` is `yes`, which is neither true nor false"),
+        ("COMPOSE_FILE", "", "`COMPOSE_FILE` is set, but names no file"),
+    ] {
+        let environment = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        let text = "services: {a: {image: x}}";
+        let error = load_files(&Options { environment, ..options() }, &[("compose.yaml", text)]).expect_err("bad");
+        assert_eq!(error.diagnostics[0].message, wanted);
+    }
+}
+
+#[test]
+fn yaml_leaves_out_what_says_nothing() {
+    let mut project = project(&[("compose.yaml", "services: {a: {image: x, deploy: {replicas: 1}}}")]);
+    let document = print::select(&mut project, &[]).expect("no service is named");
+    let json = print::document(document.clone(), print::Format::Json, print::Dollars::Escape);
+    assert!(json.contains("\"ipam\": {}") && json.contains("\"placement\": {}"), "{json}");
+    let yaml = print::document(document, print::Format::Yaml, print::Dollars::Escape);
+    assert!(!yaml.contains("ipam") && yaml.contains("    deploy:\n      replicas: 1\n    image: x"), "{yaml}");
 }
 
 #[test]
