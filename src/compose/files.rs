@@ -75,7 +75,7 @@ impl Files for Disk {
 ///
 /// # Errors
 ///
-/// `FileTooLarge` beyond [`limits::FILE_BYTES`], `InvalidData` for what is not UTF-8, and those of the reader.
+/// `FileTooLarge` beyond the limit, `InvalidData` for what is not UTF-8, and those of the reader.
 pub fn text(reader: impl io::Read) -> io::Result<String> {
     let mut bytes = Vec::new();
     let most = u64::try_from(limits::FILE_BYTES).unwrap_or(u64::MAX);

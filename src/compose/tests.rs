@@ -563,14 +563,14 @@ mod fuzz;
 #[test]
 fn what_once_failed_a_fuzzer_does_not_again() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/regressions");
-    let targets: [(&str, fn(&[u8])); 3] =
-        [("project", fuzz::project), ("interpolation", fuzz::interpolation), ("dotenv", fuzz::dotenv)];
-    for (target, run) in targets {
+    let inputs = |target| {
         let inputs = std::fs::read_dir(folder.join(target)).expect("a folder of inputs");
-        let inputs: Vec<_> = inputs.map(|entry| entry.expect("an input").path()).collect();
+        let inputs: Vec<_> =
+            inputs.map(|entry| std::fs::read(entry.expect("an input").path()).expect("bytes")).collect();
         assert!(!inputs.is_empty(), "no inputs of {target}");
-        for input in inputs {
-            run(&std::fs::read(&input).expect("an input"));
-        }
-    }
+        inputs
+    };
+    inputs("project").iter().for_each(|input| fuzz::project(input));
+    inputs("interpolation").iter().for_each(|input| fuzz::interpolation(input));
+    inputs("dotenv").iter().for_each(|input| fuzz::dotenv(input));
 }

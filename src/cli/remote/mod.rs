@@ -1,6 +1,6 @@
 //! Compose files that are not on this machine: fetched when the loader asks for them, kept, never executed.
 //!
-//! The loader does no I/O of its own, so it says what it lacks; [`fetch`] gets all of that at once, and the loader is asked
+//! The loader does no I/O of its own, so it says what it lacks; [`Remotes::fetch`] gets all of that at once, and the loader is asked
 //! again with the answers ([`Remotes`]). `git` and `artifact` know where things come from, `cache` how they are kept.
 
 mod artifact;
