@@ -138,6 +138,12 @@ pub struct LoadRequest {
     pub profiles: Vec<String>,
     /// `--env-file`.
     pub env_files: Vec<String>,
+    /// `--compatibility`.
+    #[serde(default)]
+    pub compatibility: bool,
+    /// `--all-resources`.
+    #[serde(default)]
+    pub all_resources: bool,
     /// The command's environment.
     pub environment: BTreeMap<String, String>,
 }

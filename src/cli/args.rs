@@ -42,6 +42,21 @@ pub struct Root {
     /// How progress is shown
     #[arg(long, value_enum, value_name = "HOW")]
     pub progress: Option<Progress>,
+    /// Keep networks, volumes and the like that no service uses
+    #[arg(long)]
+    pub all_resources: bool,
+    /// Names with `_` in place of `-`, as docker-compose 1 gave them
+    #[arg(long)]
+    pub compatibility: bool,
+    /// For docker compose's sake; has no effect
+    #[arg(long, value_name = "N", allow_hyphen_values = true, hide = true)]
+    pub parallel: Option<i64>,
+    /// For docker compose's sake; there is no more to show
+    #[arg(long, hide = true)]
+    pub verbose: bool,
+    /// Old form of `--ansi never`
+    #[arg(long, hide = true)]
+    pub no_ansi: bool,
     /// Print what would be done, and do nothing
     #[arg(long, global = true)]
     pub dry_run: bool,

@@ -28,7 +28,8 @@ pub fn config(settings: &Settings, args: &Config) -> Outcome {
     let options = Options {
         without: Without {
             interpolation: args.no_interpolate,
-            normalization: args.no_normalize,
+            // As in compose, which says nothing of why.
+            normalization: args.no_normalize || settings.load.compatibility,
             paths: args.no_path_resolution,
             consistency: args.no_consistency,
             environment_files: args.list().is_some() || args.hash().is_some(),

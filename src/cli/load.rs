@@ -77,6 +77,8 @@ pub fn options(request: &LoadRequest) -> Options {
         project_name: request.project_name.clone(),
         profiles: request.profiles.clone(),
         env_files: request.env_files.clone(),
+        compatibility: request.compatibility,
+        all_resources: request.all_resources,
         environment: request.environment.clone(),
         ..Options::default()
     }

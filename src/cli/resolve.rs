@@ -114,7 +114,7 @@ impl Resolver<'_> {
                 .map(Resolved::Wasm)
                 .map_err(|error| unusable(service, &error));
         }
-        let reference = service.image.clone().unwrap_or_else(|| format!("{}-{}", self.project.name, service.name));
+        let reference = service.image.clone().unwrap_or_else(|| self.project.image_of(&service.name));
         let docker = self.engines.docker().await?;
         let image = self.image(docker, service, &reference).await?;
         let wasm = wasm_sign(service).is_some() || is_wasm_platform(&image.config.platform);

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 
 use super::args::{Ansi, Progress, Root, word};
 use super::outcome::Failure;
+use super::output;
 use super::paths::Paths;
 use crate::compose;
 use crate::session::LoadRequest;
@@ -41,8 +42,25 @@ impl Settings {
         } else {
             None
         };
-        let ansi =
-            root.ansi.or_else(|| environment.get("COMPOSE_ANSI").and_then(|text| word(text))).unwrap_or(Ansi::Auto);
+        let ansi = match root.ansi {
+            Some(Ansi::Never | Ansi::Always) if root.no_ansi => {
+                return Err(Failure::new("`--no-ansi` and `--ansi` exclude each other", ["use `--ansi` alone".into()]));
+            }
+            _ if root.no_ansi => {
+                output::warn("`--no-ansi` is obsolete; use `--ansi never`");
+                Some(Ansi::Never)
+            }
+            given => given,
+        };
+        match (root.parallel, environment.get("COMPOSE_PARALLEL_LIMIT").map(|limit| (limit, limit.parse::<i64>()))) {
+            (Some(1..), _) => output::warn("`--parallel` has no effect: what can be done at once is"),
+            (None, Some((limit, Err(_)))) => {
+                let message = format!("`COMPOSE_PARALLEL_LIMIT` is `{limit}`, which is not a number");
+                return Err(Failure::new(message, ["unset it".into()]));
+            }
+            _ => {}
+        }
+        let ansi = ansi.or_else(|| environment.get("COMPOSE_ANSI").and_then(|text| word(text))).unwrap_or(Ansi::Auto);
         let progress = root
             .progress
             .or_else(|| environment.get("COMPOSE_PROGRESS").and_then(|text| word(text)))
@@ -65,6 +83,8 @@ impl Settings {
                 project_name: root.project_name,
                 profiles: root.profiles,
                 env_files: root.env_files,
+                compatibility: root.compatibility,
+                all_resources: root.all_resources,
                 environment,
             },
             ansi,

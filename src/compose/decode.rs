@@ -99,11 +99,13 @@ pub(super) struct Parts<'p> {
     pub root: &'p Node,
     pub enabled: &'p BTreeSet<String>,
     pub home: Option<PathBuf>,
+    pub compatibility: bool,
+    pub all_resources: bool,
 }
 
 /// Decodes a checked document.
 pub(super) fn project(parts: Parts<'_>, diagnostics: &mut Diagnostics) -> Project {
-    let Parts { name, located, files, mut document, root, enabled, home } = parts;
+    let Parts { name, located, files, mut document, root, enabled, home, compatibility, all_resources } = parts;
     let mut decoder = Decoder { diagnostics, directory: &located.directory, home: home.as_deref() };
     let (mut services, mut disabled) = (IndexMap::new(), IndexMap::new());
     for (key, node) in root.get("services").and_then(Node::as_map).into_iter().flatten() {
@@ -128,7 +130,9 @@ pub(super) fn project(parts: Parts<'_>, diagnostics: &mut Diagnostics) -> Projec
     {
         service.as_object_mut().map(|service| service.shift_remove("label_file"));
     }
-    retain_used(&mut document);
+    if !all_resources {
+        retain_used(&mut document);
+    }
     Project {
         name: ProjectName::new(name),
         directory: located.directory.clone(),
@@ -142,6 +146,8 @@ pub(super) fn project(parts: Parts<'_>, diagnostics: &mut Diagnostics) -> Projec
         disabled,
         configs,
         secrets,
+        separator: if compatibility { '_' } else { '-' },
+        all_resources,
         document,
     }
 }

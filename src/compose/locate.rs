@@ -204,6 +204,12 @@ fn first_of(loader: &mut Loader<'_>, folder: &Path, names: &[&str]) -> Option<Pa
     Some(first)
 }
 
+/// Whether a variable of compose's switches something on.
+pub(super) fn is_yes(text: &str) -> bool {
+    let text = text.trim().to_lowercase();
+    text == "y" || go_bool(&text) == Some(true)
+}
+
 /// Go's `strconv.ParseBool`.
 pub fn go_bool(text: &str) -> Option<bool> {
     match text {

@@ -73,6 +73,10 @@ pub struct Options {
     pub without: Without,
     /// Services that are wanted although no profile enables them.
     pub enable: Vec<String>,
+    /// `--compatibility`.
+    pub compatibility: bool,
+    /// `--all-resources`.
+    pub all_resources: bool,
 }
 
 /// Stages of loading that `config` can switch off.
@@ -198,6 +202,9 @@ fn run(loader: &mut Loader<'_>, options: &Options) -> Option<(Project, Environme
             root: &root,
             enabled: &enabled,
             home: loader.home(),
+            compatibility: options.compatibility
+                || located.environment.get("COMPOSE_COMPATIBILITY").is_some_and(|text| locate::is_yes(text)),
+            all_resources: options.all_resources,
         },
         &mut loader.diagnostics,
     );

@@ -71,7 +71,9 @@ pub fn select(project: &mut Project, services: &[String]) -> Result<Value, Strin
             }
         }
     }
-    decode::retain_used(&mut document);
+    if !project.all_resources {
+        decode::retain_used(&mut document);
+    }
     Ok(document)
 }
 
@@ -223,7 +225,7 @@ pub fn list(project: &Project, document: &Value, list: List) -> Vec<String> {
             .into_iter()
             .map(|name| match document["services"][name.as_str()]["image"].as_str() {
                 Some(image) => image.to_owned(),
-                None => format!("{}-{name}", project.name),
+                None => project.image_of(&ServiceName::new(name)),
             })
             .collect(),
         List::Profiles => {

@@ -264,6 +264,18 @@ fn what_compose_takes_and_what_not() {
 }
 
 #[test]
+fn names_and_resources_are_as_the_flags_say() {
+    let text = "services: {a: {build: .}}\nvolumes: {unused: }";
+    let load = |options: Options| load_files(&options, &[("compose.yaml", text)]).expect("a sound project").project;
+    let plain = load(options());
+    assert_eq!((plain.image_of(&ServiceName::new("a")), plain.volumes.len()), ("demo-a".to_owned(), 0));
+    let flagged = load(Options { compatibility: true, all_resources: true, ..options() });
+    assert_eq!((flagged.image_of(&ServiceName::new("a")), flagged.volumes.len()), ("demo_a".to_owned(), 1));
+    let environment = BTreeMap::from([("COMPOSE_COMPATIBILITY".to_owned(), " Y".to_owned())]);
+    assert_eq!(load(Options { environment, ..options() }).separator, '_');
+}
+
+#[test]
 fn variables_that_say_nothing_are_refused() {
     for (name, value, wanted) in [
         ("COMPOSE_DISABLE_ENV_FILE", "yes", "`COMPOSE_DISABLE_ENV_FILE` is `yes`, which is neither true nor false"),

@@ -33,8 +33,19 @@ pub struct Project {
     pub configs: IndexMap<String, FileContent>,
     /// Top-level `secrets`.
     pub secrets: IndexMap<String, FileContent>,
+    /// What stands between the parts of the names of containers and images: `-`, or `_` with `--compatibility`.
+    pub separator: char,
+    /// Networks, volumes and the like that no service uses are kept: `--all-resources`.
+    pub all_resources: bool,
     /// The canonical model, as `config --format json` prints it.
     pub document: Value,
+}
+
+impl Project {
+    /// The image a service is built as when it names none.
+    pub fn image_of(&self, service: &ServiceName) -> String {
+        format!("{}{}{service}", self.name, self.separator)
+    }
 }
 
 /// A top-level network.

@@ -32,7 +32,10 @@ impl<'a> Specs<'a> {
     pub(super) fn container(&self, service: &Service, number: u32) -> String {
         match &service.container_name {
             Some(name) => name.clone(),
-            None => format!("{}-{}-{number}", self.project.name, service.name),
+            None => {
+                let separator = self.project.separator;
+                format!("{}{separator}{}{separator}{number}", self.project.name, service.name)
+            }
         }
     }
 

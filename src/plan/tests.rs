@@ -38,6 +38,8 @@ fn world() -> World {
             volumes: IndexMap::new(),
             configs: IndexMap::new(),
             secrets: IndexMap::new(),
+            separator: '-',
+            all_resources: false,
             document: Value::Null,
         },
         resolution: BTreeMap::new(),
