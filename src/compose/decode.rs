@@ -110,7 +110,8 @@ pub(super) fn project(parts: Parts<'_>, diagnostics: &mut Diagnostics) -> Projec
     let (mut services, mut disabled) = (IndexMap::new(), IndexMap::new());
     for (key, node) in root.get("services").and_then(Node::as_map).into_iter().flatten() {
         let Some(element) = document.get("services").and_then(|services| services.get(&*key.text)) else { continue };
-        let service = decoder.service(&key.text, key.span, node, element);
+        let mut service = decoder.service(&key.text, key.span, node, element);
+        default_platform(&mut service, &located.environment);
         let target = if enabled.contains(&*key.text) { &mut services } else { &mut disabled };
         target.insert(ServiceName::new(&*key.text), service);
     }
@@ -149,6 +150,21 @@ pub(super) fn project(parts: Parts<'_>, diagnostics: &mut Diagnostics) -> Projec
         separator: if compatibility { '_' } else { '-' },
         all_resources,
         document,
+    }
+}
+
+/// As in compose, `DOCKER_DEFAULT_PLATFORM` is the platform of what is built, and part of its hash; `config` does not
+/// print it.
+fn default_platform(service: &mut Service, environment: &Environment) {
+    let Some(platform) = environment.get("DOCKER_DEFAULT_PLATFORM").filter(|platform| !platform.is_empty()) else {
+        return;
+    };
+    let Some(build) = &service.build else { return };
+    if service.platform.is_none() && (build.platforms.is_empty() || build.platforms.contains(platform)) {
+        service.platform = Some(platform.clone());
+        if let Some(document) = service.document.as_object_mut() {
+            document.insert("platform".into(), Value::from(platform.as_str()));
+        }
     }
 }
 

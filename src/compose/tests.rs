@@ -276,6 +276,17 @@ fn names_and_resources_are_as_the_flags_say() {
 }
 
 #[test]
+fn the_default_platform_is_that_of_what_is_built() {
+    let environment = BTreeMap::from([("DOCKER_DEFAULT_PLATFORM".to_owned(), "linux/arm64".to_owned())]);
+    let text = "services: {a: {build: .}, b: {build: ., platform: linux/amd64}, c: {image: x}, d: {build: {platforms: [linux/amd64]}}}";
+    let options = Options { environment, ..options() };
+    let project = load_files(&options, &[("compose.yaml", text)]).expect("a sound project").project;
+    let platforms: Vec<_> = project.services.values().map(|service| service.document["platform"].as_str()).collect();
+    assert_eq!(platforms, [Some("linux/arm64"), Some("linux/amd64"), None, None]);
+    assert_eq!(project.document["services"]["a"].get("platform"), None);
+}
+
+#[test]
 fn variables_that_say_nothing_are_refused() {
     for (name, value, wanted) in [
         ("COMPOSE_DISABLE_ENV_FILE", "yes", "`COMPOSE_DISABLE_ENV_FILE` is `yes`, which is neither true nor false"),
