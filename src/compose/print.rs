@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::{Environment, Reference, decode};
+use super::{Environment, Reference, decode, yaml};
 use crate::model::graph::ServiceGraph;
 use crate::model::{Project, ServiceName};
 
@@ -97,9 +97,39 @@ pub fn document(document: Value, format: Format, dollars: Dollars) -> String {
             if dollars == Dollars::Escape {
                 without_unset_commands(&mut document);
                 without_zero_structs(&mut document);
+                lower_device_limits(&mut document);
             }
-            serde_yaml::to_string(&document).expect("a JSON value can be written as YAML")
+            to_yaml(document)
         }
+    }
+}
+
+/// A document as YAML. The writer leaves text plain that others read as a date, a number or a boolean; such text is
+/// marked for it, so that it is quoted, and the marks are taken out again.
+fn to_yaml(mut document: Value) -> String {
+    const MARK: &str = "\u{1}";
+    const WRITTEN: &str = "\"\\x01";
+    let plain = serde_yaml::to_string(&document).expect("a JSON value can be written as YAML");
+    if plain.contains(WRITTEN) {
+        return plain;
+    }
+    rewrite(&mut document, &|text| (!text.is_empty() && !yaml::is_text_to_all(text)).then(|| format!("{MARK}{text}")));
+    serde_yaml::to_string(&document).expect("a JSON value can be written as YAML").replace(WRITTEN, "\"")
+}
+
+/// Replaces texts and keys.
+fn rewrite(value: &mut Value, rule: &dyn Fn(&str) -> Option<String>) {
+    match value {
+        Value::String(text) => *text = rule(text).unwrap_or_else(|| std::mem::take(text)),
+        Value::Array(list) => list.iter_mut().for_each(|value| rewrite(value, rule)),
+        Value::Object(object) => {
+            if object.keys().any(|key| rule(key).is_some()) {
+                let entries = std::mem::take(object).into_iter();
+                *object = entries.map(|(key, value)| (rule(&key).unwrap_or(key), value)).collect();
+            }
+            object.values_mut().for_each(|value| rewrite(value, rule));
+        }
+        _ => {}
     }
 }
 
@@ -113,18 +143,7 @@ fn ordered(document: Value) -> Value {
 }
 
 fn escape(value: &mut Value) {
-    match value {
-        Value::String(text) if text.contains('$') => *text = text.replace('$', "$$"),
-        Value::Array(list) => list.iter_mut().for_each(escape),
-        Value::Object(object) => {
-            if object.keys().any(|key| key.contains('$')) {
-                *object =
-                    std::mem::take(object).into_iter().map(|(key, value)| (key.replace('$', "$$"), value)).collect();
-            }
-            object.values_mut().for_each(escape);
-        }
-        _ => {}
-    }
+    rewrite(value, &|text| text.contains('$').then(|| text.replace('$', "$$")));
 }
 
 /// Keys of the user's own, below which a name may begin with `x-` and mean itself.
@@ -195,6 +214,17 @@ fn without_zero_structs(document: &mut Value) {
             deploy.retain(|key, value| !matches!(key.as_str(), "resources" | "placement") || says(value));
         }
     });
+}
+
+/// Compose's JSON has `Path`, `Rate` and `Weight` where its files, and its YAML, have them in lower case.
+fn lower_device_limits(document: &mut Value) {
+    let services = document.get_mut("services").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut);
+    let limits = services.filter_map(|service| service.get_mut("blkio_config")?.as_object_mut());
+    for entry in limits.flat_map(Map::values_mut).filter_map(Value::as_array_mut).flatten() {
+        if let Some(entry) = entry.as_object_mut() {
+            *entry = std::mem::take(entry).into_iter().map(|(key, value)| (key.to_lowercase(), value)).collect();
+        }
+    }
 }
 
 /// One of `config`'s lists, an entry a line.

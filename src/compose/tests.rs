@@ -455,6 +455,17 @@ fn what_config_prints_loads_to_the_same() {
     }
 }
 
+#[test]
+fn yaml_is_text_where_the_project_has_text() {
+    let text = "services: {web: {image: a, restart: 'no', labels: {on: '1_000', d: '2024-01-02', t: '1:20', p: x}, blkio_config: {weight_device: [{path: /d, weight: 3}]}}}";
+    let first = project(&[("compose.yaml", text)]).document;
+    let yaml = print::document(first.clone(), print::Format::Yaml, print::Dollars::Escape);
+    for line in ["restart: \"no\"", "\"on\": \"1_000\"", "d: \"2024-01-02\"", "t: \"1:20\"", "p: x", "- path: /d"] {
+        assert!(yaml.contains(line), "{line} is not in {yaml}");
+    }
+    assert_eq!(project(&[("compose.yaml", &yaml)]).document, first);
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_loader_panic(text in "(services:\n)?([ a-z:\\[\\]{}&*!\"'$|>#~<-]|\n){0,120}") {

@@ -294,6 +294,14 @@ fn is_open(tag: &Tag) -> bool {
     tag.is_yaml_core_schema() || tag.suffix.is_empty() || tag.suffix == "!"
 }
 
+/// Whether a plain scalar is text to every reader of YAML, to those of its older version too.
+pub fn is_text_to_all(text: &str) -> bool {
+    let old = ["y", "n", "yes", "no", "on", "off"];
+    let clock =
+        text.contains(':') && text.chars().all(|c| c.is_ascii_digit() || matches!(c, ':' | '.' | '_' | '+' | '-'));
+    matches!(resolve(text), Data::Text(_)) && !old.contains(&text.to_ascii_lowercase().as_str()) && !clock
+}
+
 /// A plain scalar as go-yaml v3 resolves it.
 fn resolve(text: &str) -> Data {
     match text {
