@@ -28,7 +28,7 @@ pub fn config(settings: &Settings, args: &Config) -> Outcome {
     let options = Options {
         without: Without {
             interpolation: args.no_interpolate,
-            // As in compose, which says nothing of why.
+            // As in compose, `--compatibility` is for the names of docker-compose 1, which knew no normalised model.
             normalization: args.no_normalize || settings.load.compatibility,
             paths: args.no_path_resolution,
             consistency: args.no_consistency,
