@@ -75,11 +75,14 @@ fn text(settings: &Settings, args: &Config, format: Format, options: &Options) -
     }
     let document = print::select(&mut loaded.project, &options.enable)
         .map_err(|name| Failure::new(format!("no such service: `{name}`"), []))?;
-    match list {
-        Some(list) => Ok(lines(&print::list(&loaded.project, &document, list))),
-        None if args.environment => Ok(lines(&print::environment(&loaded.environment))),
-        None => Ok(print::document(pinned(document, args)?, format, Dollars::Escape)),
-    }
+    let text = match list {
+        Some(list) => lines(&print::list(&loaded.project, &document, list)),
+        None if args.environment => lines(&print::environment(&loaded.environment)),
+        None => print::document(pinned(document, args)?, format, Dollars::Escape),
+    };
+    // The process is about to end; taking a large project apart would be a tenth of its time.
+    std::mem::forget(loaded);
+    Ok(text)
 }
 
 /// The document with its images by digest, where that is asked for.

@@ -96,7 +96,7 @@ pub(super) struct Parts<'p> {
     pub located: &'p Located,
     pub files: &'p [(PathBuf, FileId)],
     pub document: Value,
-    pub root: &'p Node,
+    pub root: Node,
     pub enabled: &'p BTreeSet<String>,
     pub home: Option<PathBuf>,
     pub compatibility: bool,
@@ -105,12 +105,13 @@ pub(super) struct Parts<'p> {
 
 /// Decodes a checked document.
 pub(super) fn project(parts: Parts<'_>, diagnostics: &mut Diagnostics) -> Project {
-    let Parts { name, located, files, mut document, root, enabled, home, compatibility, all_resources } = parts;
+    let Parts { name, located, files, mut document, mut root, enabled, home, compatibility, all_resources } = parts;
     let mut decoder = Decoder { diagnostics, directory: &located.directory, home: home.as_deref() };
     let (mut services, mut disabled) = (IndexMap::new(), IndexMap::new());
-    for (key, node) in root.get("services").and_then(Node::as_map).into_iter().flatten() {
+    // Each is dropped once it is decoded: the tree and the model of a large project are not held at once.
+    for (key, node) in root.get_mut("services").and_then(Node::as_map_mut).map(std::mem::take).into_iter().flatten() {
         let Some(element) = document.get("services").and_then(|services| services.get(&*key.text)) else { continue };
-        let mut service = decoder.service(&key.text, key.span, node, element);
+        let mut service = decoder.service(&key.text, key.span, &node, element);
         default_platform(&mut service, &located.environment);
         let target = if enabled.contains(&*key.text) { &mut services } else { &mut disabled };
         target.insert(ServiceName::new(&*key.text), service);
@@ -120,7 +121,7 @@ pub(super) fn project(parts: Parts<'_>, diagnostics: &mut Diagnostics) -> Projec
     } else if let Some(document) = document.as_object_mut() {
         document.insert("services".into(), Value::Object(Object::new()));
     }
-    let files_of = |section: &str| file_contents(&document, root, section);
+    let files_of = |section: &str| file_contents(&document, &root, section);
     let (configs, secrets) = (files_of("configs"), files_of("secrets"));
     for service in services.values_mut().chain(disabled.values_mut()) {
         fill(&mut service.configs, &configs);

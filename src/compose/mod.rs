@@ -199,7 +199,7 @@ fn run(loader: &mut Loader<'_>, options: &Options) -> Option<(Project, Environme
             located: &located,
             files: &files,
             document,
-            root: &root,
+            root,
             enabled: &enabled,
             home: loader.home(),
             compatibility: options.compatibility
