@@ -1,7 +1,5 @@
 //! wcompose's loader without the rest of wcompose, for the fuzzers.
 
-#![allow(dead_code, unused_imports, reason = "the loader's callers are not here")]
-
 #[path = "../../src/compose/mod.rs"]
 pub mod compose;
 #[path = "../../src/diag/mod.rs"]

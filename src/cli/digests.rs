@@ -7,9 +7,9 @@ use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 
 use super::outcome::Failure;
-use crate::image::credentials;
+use super::registry;
 use crate::image::kind::is_module_path;
-use crate::image::registry::{MANIFESTS, Reference, Registry, RegistryError};
+use crate::image::registry::{MANIFESTS, Reference, RegistryError};
 
 /// Puts digests to the images of a document's services, each with its registry spelt out. Local modules and images that
 /// are named by digest stay what they are.
@@ -30,7 +30,7 @@ pub async fn pin(document: &mut Value) -> Result<(), Failure> {
     let asked = references.into_iter().map(|(image, reference)| async move {
         let pinned = match reference.digest() {
             Some(_) => Ok(reference.to_string()),
-            None => digest(&image, &reference).await.map(|digest| format!("{reference}@{digest}")),
+            None => digest(&reference).await.map(|digest| format!("{reference}@{digest}")),
         };
         (image, reference, pinned)
     });
@@ -71,21 +71,21 @@ fn services(document: &mut Value) -> Option<&mut Map<String, Value>> {
     document.get_mut("services")?.as_object_mut()
 }
 
-async fn digest(image: &str, reference: &Reference) -> Result<String, RegistryError> {
-    let asked = image.to_owned();
-    let credentials = tokio::task::spawn_blocking(move || credentials::of_reference(&asked)).await.unwrap_or_default();
-    let registry = Registry::new(reference, credentials);
+async fn digest(reference: &Reference) -> Result<String, RegistryError> {
+    let registry = registry::open(reference).await;
     registry.manifest(reference, MANIFESTS).await.map(|(_, digest)| digest)
 }
 
 fn failure(image: &str, reference: &Reference, error: &RegistryError) -> Failure {
     let registry = reference.registry();
-    let hint = match error {
+    let hint = registry::access(error, registry).unwrap_or_else(|| match error {
         RegistryError::NotFound => format!("`{registry}` has no `{reference}`; push it first, or look for its tag"),
-        RegistryError::Denied(_) => format!("log in: `docker login {registry}`"),
-        RegistryError::Unreachable(_) => format!("check the address and the network: is `{registry}` a registry?"),
-        RegistryError::Damaged(_) | RegistryError::TooLarge(_) | RegistryError::Other(_) => "try again".to_owned(),
-    };
+        RegistryError::Unreachable(_)
+        | RegistryError::Denied(_)
+        | RegistryError::Damaged(_)
+        | RegistryError::TooLarge(_)
+        | RegistryError::Other(_) => "try again".to_owned(),
+    });
     Failure::new(format!("cannot find out the digest of `{image}`: {error}"), [hint])
 }
 

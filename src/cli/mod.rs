@@ -18,6 +18,7 @@ pub mod output;
 pub mod paths;
 pub mod prepare;
 pub mod ps;
+pub mod registry;
 pub mod remote;
 pub mod resolve;
 pub mod screen;

@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::Refusal;
 use super::cache::{Cache, Draft, Mode};
-use crate::image::credentials;
-use crate::image::registry::{Reference, Registry, RegistryError};
+use crate::cli::registry;
+use crate::image::registry::{Reference, RegistryError};
 
 /// What kind of artifact it is.
 const ARTIFACT: &str = "application/vnd.docker.compose.project";
@@ -57,9 +57,7 @@ pub(super) async fn fetch(name: &str, cache: &Cache) -> Result<PathBuf, Refusal>
     if let Some(folder) = reference.digest().and_then(|digest| cache.entry("oci", hex(digest)?)) {
         return Ok(folder);
     }
-    let asked = reference.to_string();
-    let credentials = tokio::task::spawn_blocking(move || credentials::of_reference(&asked)).await;
-    let registry = Registry::new(&reference, credentials.unwrap_or_default());
+    let registry = registry::open(&reference).await;
     let refused = |error: RegistryError| refusal(error, &reference);
     let (bytes, digest) = registry.manifest(&reference, &[MANIFEST, INDEX]).await.map_err(refused)?;
     let key = hex(&digest).ok_or_else(|| damaged(&digest))?;
@@ -100,14 +98,14 @@ fn other() -> Refusal {
 
 fn refusal(error: RegistryError, reference: &Reference) -> Refusal {
     let registry = reference.registry();
-    let hint = match &error {
-        RegistryError::Unreachable(_) => format!("check the address and the network: is `{registry}` a registry?"),
+    let hint = registry::access(&error, registry).unwrap_or_else(|| match &error {
         RegistryError::NotFound => format!("look for the name and tag at `{registry}`"),
-        RegistryError::Denied(_) => format!("log in: `docker login {registry}`"),
         RegistryError::Damaged(_) => "do not use it; ask who runs the registry".to_owned(),
         RegistryError::TooLarge(_) => "a compose file is smaller; publish it again".to_owned(),
-        RegistryError::Other(_) => "try again, or keep the file on this machine".to_owned(),
-    };
+        RegistryError::Unreachable(_) | RegistryError::Denied(_) | RegistryError::Other(_) => {
+            "try again, or keep the file on this machine".to_owned()
+        }
+    });
     let reason = match error {
         RegistryError::NotFound => format!("`{registry}` has no `{reference}`"),
         error => error.to_string(),
