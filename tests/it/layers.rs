@@ -72,6 +72,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("gix", &["cli::remote::git"]),
     ("oci_client", &["image::registry"]),
     ("rustls", &["image::tls"]),
+    ("tokio_rustls", &["engine::wasm"]),
+    ("rustls_native_certs", &["engine::wasm"]),
     ("anyhow", &["cli"]),
     ("tokio", &["net", "engine", "session", "supervisor", "control", "view", "cli"]),
 ];

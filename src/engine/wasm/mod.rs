@@ -22,6 +22,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod tls;
 mod trap;
 mod volume;
 

@@ -1,6 +1,7 @@
-//! Outgoing `wasi:http`: to a component of this process without a socket, else HTTP/1.1 over a connection of the guest's network.
+//! Outgoing `wasi:http`: to a component of this process without a socket, else HTTP/1.1 over a connection of the guest's network,
+//! inside TLS where the scheme is `https`.
 //!
-//! Nothing here decides what may be reached: the [`Stack`] does. TLS is not spoken yet; `https` is refused with a line in the log.
+//! Nothing here decides what may be reached: the [`Stack`] does. Redirects are the guest's to follow, as requests of their own.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -14,12 +15,14 @@ use http::{Request, Response, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::output::Output;
+use super::tls;
 use crate::engine::Stream;
-use crate::net::stack::{BoxError, Conn, NetError, Route, Stack};
+use crate::net::stack::{BoxError, NetError, Route, Stack};
 
 /// How long each phase may take where the guest does not say.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -64,20 +67,24 @@ async fn send(
     options: RequestOptions,
 ) -> Result<Answer, Error> {
     let Some(authority) = request.uri().authority().cloned() else { return Err(Error::HttpRequestUriInvalid) };
-    if request.uri().scheme() == Some(&Scheme::HTTPS) {
-        output.line(Stream::Stderr, format!("wcompose: https://{authority} was not asked: TLS is not supported yet"));
-        return Err(Error::TlsProtocolError);
-    }
+    let secure = request.uri().scheme() == Some(&Scheme::HTTPS);
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = authority.port_u16().unwrap_or(80);
-    let connect = options.connect_timeout.unwrap_or(PATIENCE);
-    let route = tokio::time::timeout(connect, stack.route(&host, port))
+    let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let connect = Instant::now() + options.connect_timeout.unwrap_or(PATIENCE);
+    let route = tokio::time::timeout_at(connect, stack.route(&host, port))
         .await
         .map_err(|_| Error::ConnectionTimeout)?
         .map_err(refusal)?;
     let first_byte = options.first_byte_timeout.unwrap_or(PATIENCE);
     let between_bytes = options.between_bytes_timeout.unwrap_or(PATIENCE);
+    let unasked = |fault: tls::Fault| {
+        output.line(Stream::Stderr, format!("wcompose: https://{authority} was not asked: {fault}"));
+        fault.code()
+    };
     match route {
+        Route::Inside(_) if secure => {
+            Err(unasked(tls::Fault::Protocol("the service there speaks plain HTTP: ask it by `http://`".into())))
+        }
         Route::Inside(service) => {
             let request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
             let response = tokio::time::timeout(first_byte, service.call(request))
@@ -87,17 +94,24 @@ async fn send(
             let response = response.map(|body| timed(body.map_err(from_box), between_bytes));
             Ok((response, Box::new(async { Ok(()) })))
         }
-        Route::Conn(conn) => over(conn, request, first_byte, between_bytes).await,
+        Route::Conn(conn) if secure => {
+            let stream = tokio::time::timeout_at(connect, tls::connect(conn.io, &host))
+                .await
+                .map_err(|_| Error::ConnectionTimeout)?
+                .map_err(unasked)?;
+            over(stream, request, first_byte, between_bytes).await
+        }
+        Route::Conn(conn) => over(conn.io, request, first_byte, between_bytes).await,
     }
 }
 
 async fn over(
-    conn: Conn,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     mut request: Request<WasiBody>,
     first_byte: Duration,
     between_bytes: Duration,
 ) -> Result<Answer, Error> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(conn.io)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // The request line carries the path alone; the authority is in the `host` header already.
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse::<Uri>().map_err(|_| Error::HttpRequestUriInvalid)?;
@@ -123,6 +137,9 @@ fn refusal(error: NetError) -> Error {
         NetError::Io(error) => match error.kind() {
             std::io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
             std::io::ErrorKind::TimedOut => Error::ConnectionTimeout,
+            std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => {
+                Error::DestinationIpUnroutable
+            }
             _ => Error::Connect(error),
         },
     }

@@ -30,7 +30,29 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
                 }
             }
         }
+        ["fetch", scheme, host, port, rest @ ..] => {
+            return fetch(format!("{scheme}://{host}:{port}/{}", rest.join("/"))).await;
+        }
         _ => return Ok(Response::builder().status(StatusCode::NOT_FOUND).body("no such deed".into())?),
     };
     Ok(Response::new(text.into()))
+}
+
+/// Asks an address and follows redirects, as clients do: `wasi:http` leaves that to the guest.
+async fn fetch(mut address: String) -> Result<Response<Body>, Error> {
+    let client = Client::new();
+    for _ in 0..5 {
+        let answer = match client.send(Request::get(&address).body(Body::empty())?).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let text = format!("{address}: {error:?}");
+                return Ok(Response::builder().status(StatusCode::BAD_GATEWAY).body(text.into())?);
+            }
+        };
+        match answer.headers().get("location").and_then(|location| location.to_str().ok()) {
+            Some(location) if answer.status().is_redirection() => address = location.to_owned(),
+            _ => return Ok(Response::builder().status(answer.status()).body(answer.into_body())?),
+        }
+    }
+    Ok(Response::builder().status(StatusCode::LOOP_DETECTED).body(Body::empty())?)
 }
