@@ -84,6 +84,7 @@ fn failure(image: &str, reference: &Reference, error: &RegistryError) -> Failure
         | RegistryError::Denied(_)
         | RegistryError::Damaged(_)
         | RegistryError::TooLarge(_)
+        | RegistryError::Broken(_)
         | RegistryError::Other(_) => "try again".to_owned(),
     });
     Failure::new(format!("cannot find out the digest of `{image}`: {error}"), [hint])

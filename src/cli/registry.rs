@@ -17,8 +17,10 @@ pub fn access(error: &RegistryError, registry: &str) -> Option<String> {
             Some(format!("check the address and the network: is `{registry}` a registry?"))
         }
         RegistryError::Denied(_) => Some(format!("log in: `docker login {registry}`")),
-        RegistryError::NotFound | RegistryError::Damaged(_) | RegistryError::TooLarge(_) | RegistryError::Other(_) => {
-            None
-        }
+        RegistryError::NotFound
+        | RegistryError::Damaged(_)
+        | RegistryError::TooLarge(_)
+        | RegistryError::Broken(_)
+        | RegistryError::Other(_) => None,
     }
 }

@@ -12,8 +12,9 @@ use futures_util::future::join_all;
 use super::outcome::Failure;
 use crate::engine::docker::{Docker, Image};
 use crate::engine::engines::Engines;
-use crate::image::export::{self, Limits};
+use crate::image::export;
 use crate::image::kind::{is_module_path, is_wasm_platform, wasm_sign};
+use crate::image::layers::Limits;
 use crate::image::store::{ModuleError, Store};
 use crate::model::{Build, ImageConfig, Module, ModuleKind, Project, PullPolicy, Resolved, Service, ServiceName};
 

@@ -1,106 +1,94 @@
-//! Reading an engine's image export (`docker save`): from the tar to the image's files in a folder.
+//! Saved images on disk: what `docker save` writes (the engine's export too), OCI archives and OCI layout folders.
 //!
-//! Both layouts are read: the one with `manifest.json`, which every engine writes, and the OCI one with `index.json` and `blobs/`.
-//! The tar and the layers in it are untrusted: nothing is written outside the folder, through a link or past a limit; no owner,
-//! special permission or device is taken over. What cannot be represented safely (device nodes, pipes, links that lead out) is
-//! left out and counted.
+//! Both forms are read: the one with `manifest.json`, which every engine writes, and the OCI one with `index.json` and
+//! `blobs/`. [`unpack`] takes an engine's own export straight to a folder; [`take_in`] takes a file of unknown origin into
+//! wcompose's content store, where every part has the digest it is named by. Layers are [`super::layers`]' matter.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
-use std::ops::Bound;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tar::EntryType;
-use thiserror::Error;
 
-/// Bounds on what an image may unpack to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of all files together.
-    pub bytes: u64,
-    /// Files, folders and links together.
-    pub entries: u64,
-}
+use super::content::{Content, ContentError};
+use super::layers::{ArchiveError, Limits, Packing, Target, Unpacked, io_error, malformed, packing};
+use super::oci::{self, Choice, Descriptor, Document};
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self { bytes: 4 << 30, entries: 200_000 }
-    }
-}
-
-/// What was unpacked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Unpacked {
-    /// Bytes of all files together.
-    pub bytes: u64,
-    /// Files, folders and links written.
-    pub entries: u64,
-    /// Entries left out because they cannot be represented safely.
-    pub left_out: u64,
-}
-
-/// Why an export could not be unpacked.
-#[derive(Debug, Error)]
-pub enum ExportError {
-    /// The archive is not an image export, or one that is damaged.
-    #[error("{path} is not an image export: {why}")]
-    Malformed {
-        /// The archive.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The image is bigger than allowed.
-    #[error("the image holds more than {0}")]
-    TooLarge(String),
-    /// A layer is packed in a way that is not known here.
-    #[error("layer {layer} is packed with {packing}, which is not supported")]
-    Packing {
-        /// The layer's name in the archive.
-        layer: String,
-        /// How it is packed.
-        packing: &'static str,
-    },
-    /// Reading or writing failed.
-    #[error("{what} {path}: {source}", path = path.display())]
-    Io {
-        /// What was being done.
-        what: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
-}
+/// Longest document (index, manifest, configuration) that is read.
+const LONGEST: u64 = 16 << 20;
 
 /// Unpacks the files of the (first) image in `archive` into `folder`, which must exist and be empty.
-pub fn unpack(archive: &Path, folder: &Path, limits: Limits) -> Result<Unpacked, ExportError> {
-    let file = File::open(archive).map_err(io_error("opening", archive))?;
-    let mut export = Export { path: archive, file, entries: BTreeMap::new() };
-    export.list()?;
-    let layers = export.layers()?;
-    let mut target = Target { root: folder, limits, done: Unpacked::default() };
+pub fn unpack(archive: &Path, folder: &Path, limits: Limits) -> Result<Unpacked, ArchiveError> {
+    let mut saved = Saved::open(archive)?;
+    let layers = saved.layers()?;
+    let mut target = Target::new(folder, limits);
     for layer in layers {
-        let reader = export.open(&layer)?;
-        target.apply(&layer, reader, archive)?;
+        let reader = saved.part(&layer)?;
+        target.apply(reader, archive)?;
     }
-    Ok(target.done)
+    Ok(target.done())
 }
 
-fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ExportError {
-    let path = path.to_owned();
-    move |source| ExportError::Io { what, path, source }
+/// Whether a path looks like a saved image: a folder, or a tar, packed or not.
+pub fn is_saved(path: &Path) -> bool {
+    if path.is_dir() {
+        return true;
+    }
+    let Ok(file) = File::open(path) else { return false };
+    let mut reader = BufReader::new(file);
+    match packing(&mut reader) {
+        Ok(Packing::None) => {
+            let mut header = [0; 262];
+            reader.read_exact(&mut header).is_ok() && &header[257..262] == b"ustar"
+        }
+        Ok(Packing::Gzip | Packing::Zstd) => true,
+        Err(_) => false,
+    }
 }
 
-/// The outer archive: where each entry lies, so that layers are read in place, whatever their order.
-struct Export<'a> {
-    path: &'a Path,
-    file: File,
-    entries: BTreeMap<String, Place>,
+/// Takes the image of a file or layout folder into the content store, Wasm rather than another where it holds several:
+/// the digest of its manifest. Every part is held against its digest.
+pub fn take_in(path: &Path, content: &Content, limits: Limits) -> Result<String, ContentError> {
+    // A packed archive cannot be read in any order.
+    let unpacked = if path.is_dir() { None } else { plain_tar(path, content, limits)? };
+    let mut saved = Saved::open(unpacked.as_ref().map_or(path, |draft| draft.path()))?;
+    saved.name = path.to_owned();
+    if saved.has("index.json") { saved.take_oci(content, limits) } else { saved.take_docker(content, limits) }
+}
+
+/// A packed archive, unpacked beside the store; nothing for one that is not packed.
+fn plain_tar(path: &Path, content: &Content, limits: Limits) -> Result<Option<super::content::Draft>, ContentError> {
+    let mut reader = BufReader::new(File::open(path).map_err(io_error("opening", path))?);
+    let mut unpacked: Box<dyn Read> = match packing(&mut reader).map_err(io_error("reading", path))? {
+        Packing::None => return Ok(None),
+        Packing::Gzip => Box::new(MultiGzDecoder::new(reader)),
+        Packing::Zstd => Box::new(
+            ruzstd::decoding::StreamingDecoder::new(reader)
+                .map_err(|error| malformed(path, io::Error::other(error)))?,
+        ),
+    };
+    let mut draft = content.draft()?;
+    let most = limits.bytes.saturating_add(1);
+    let copied = io::copy(&mut (&mut unpacked).take(most), &mut draft).map_err(|error| malformed(path, error))?;
+    if copied == most {
+        return Err(ArchiveError::TooLarge(format!("{} bytes", limits.bytes)).into());
+    }
+    Ok(Some(draft))
+}
+
+/// A saved image: where each part lies, so that parts are read in place, whatever their order.
+struct Saved {
+    /// What errors name.
+    name: PathBuf,
+    outer: Outer,
+}
+
+enum Outer {
+    Folder(PathBuf),
+    Tar { file: File, entries: BTreeMap<String, Place> },
 }
 
 enum Place {
@@ -110,96 +98,232 @@ enum Place {
     Same(String),
 }
 
-impl Export<'_> {
-    fn list(&mut self) -> Result<(), ExportError> {
-        let mut archive = tar::Archive::new(BufReader::new(&self.file));
-        let entries = archive.entries_with_seek().map_err(|error| malformed(self.path, error))?;
-        for entry in entries {
-            let entry = entry.map_err(|error| malformed(self.path, error))?;
-            let Some(name) = entry.path().ok().and_then(|path| plain(&path)) else { continue };
-            let place = match entry.header().entry_type() {
-                kind if kind.is_file() => Place::At(entry.raw_file_position(), entry.size()),
-                EntryType::Symlink | EntryType::Link => {
-                    let Ok(Some(link)) = entry.link_name() else { continue };
-                    let relative = entry.header().entry_type() == EntryType::Symlink;
-                    let base = Path::new(&name).parent().filter(|_| relative).unwrap_or(Path::new(""));
-                    let Some(target) = plain(&base.join(link)) else { continue };
-                    Place::Same(target)
-                }
-                _ => continue,
-            };
-            self.entries.insert(name, place);
+impl Saved {
+    fn open(path: &Path) -> Result<Self, ArchiveError> {
+        if path.is_dir() {
+            return Ok(Self { name: path.to_owned(), outer: Outer::Folder(path.to_owned()) });
         }
-        Ok(())
+        let file = File::open(path).map_err(io_error("opening", path))?;
+        let entries = list(path, &file)?;
+        Ok(Self { name: path.to_owned(), outer: Outer::Tar { file, entries } })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        match &self.outer {
+            Outer::Folder(folder) => folder.join(name).is_file(),
+            Outer::Tar { entries, .. } => entries.contains_key(name),
+        }
+    }
+
+    /// A part by its name.
+    fn part(&mut self, name: &str) -> Result<Box<dyn Read + '_>, ArchiveError> {
+        let lacks = ArchiveError::Malformed { path: self.name.clone(), why: format!("it lacks {name}") };
+        match &mut self.outer {
+            Outer::Folder(folder) => {
+                let Some(inside) = plain(Path::new(name)) else { return Err(lacks) };
+                let path = folder.join(inside);
+                match File::open(&path) {
+                    Ok(file) => Ok(Box::new(file)),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Err(lacks),
+                    Err(error) => Err(io_error("opening", &path)(error)),
+                }
+            }
+            Outer::Tar { file, entries } => {
+                let mut current = name.trim_start_matches("./");
+                // A link leads to a file in one step; a chain of them is not something engines write.
+                for _ in 0..8 {
+                    match entries.get(current) {
+                        Some(Place::At(offset, size)) => {
+                            file.seek(SeekFrom::Start(*offset)).map_err(io_error("reading", &self.name))?;
+                            return Ok(Box::new(Read::by_ref(file).take(*size)));
+                        }
+                        Some(Place::Same(target)) => current = target,
+                        None => break,
+                    }
+                }
+                Err(lacks)
+            }
+        }
+    }
+
+    fn document(&mut self, name: &str) -> Result<Vec<u8>, ArchiveError> {
+        let mut text = Vec::new();
+        let path = self.name.clone();
+        let read = self.part(name)?.take(LONGEST + 1).read_to_end(&mut text).map_err(io_error("reading", &path))?;
+        if read as u64 > LONGEST {
+            return Err(self.malformed(format!("{name} is larger than {LONGEST} bytes")));
+        }
+        Ok(text)
+    }
+
+    fn json(&mut self, name: &str) -> Result<Value, ArchiveError> {
+        let text = self.document(name)?;
+        serde_json::from_slice(&text).map_err(|error| self.malformed(format!("{name}: {error}")))
     }
 
     /// Names of the layers, lowest first.
-    fn layers(&mut self) -> Result<Vec<String>, ExportError> {
-        if self.entries.contains_key("manifest.json") {
+    fn layers(&mut self) -> Result<Vec<String>, ArchiveError> {
+        if self.has("manifest.json") {
             let manifest = self.json("manifest.json")?;
             let layers = manifest.pointer("/0/Layers").and_then(Value::as_array);
             let layers = layers.ok_or_else(|| self.malformed("its manifest names no layers"))?;
             return Ok(layers.iter().filter_map(Value::as_str).map(str::to_owned).collect());
         }
-        if !self.entries.contains_key("index.json") {
+        let (_, manifest) = self.manifest(&mut |_, _| Ok(()))?;
+        manifest.layers.iter().map(|layer| self.blob(layer)).collect()
+    }
+
+    /// The manifest at the end of the indexes. `visit` sees the descriptor and the bytes of each document on the way.
+    fn manifest(
+        &mut self,
+        visit: &mut dyn FnMut(&Descriptor, &[u8]) -> Result<(), ArchiveError>,
+    ) -> Result<(Descriptor, Document), ArchiveError> {
+        if !self.has("index.json") {
             return Err(self.malformed("there is no manifest.json and no index.json in it"));
         }
-        let mut document = self.json("index.json")?;
+        let bytes = self.document("index.json")?;
+        let mut document = self.read("index.json", &bytes)?;
         // An index may lead to further indexes; an image has a manifest at the end.
         for _ in 0..4 {
-            if let Some(layers) = document.get("layers").and_then(Value::as_array) {
-                return layers.iter().map(|layer| self.blob(layer)).collect();
+            let next = match oci::choose(&document.manifests, None) {
+                Choice::One(next) => next.clone(),
+                Choice::None(_) => return Err(self.malformed("its index names no manifest")),
+            };
+            let name = self.blob(&next)?;
+            let bytes = self.document(&name)?;
+            visit(&next, &bytes)?;
+            document = self.read(&name, &bytes)?;
+            if document.manifests.is_empty() {
+                return Ok((next, document));
             }
-            let manifests = document.get("manifests").and_then(Value::as_array);
-            let first = manifests
-                .into_iter()
-                .flatten()
-                .find(|entry| entry.pointer("/platform/os").and_then(Value::as_str) != Some("unknown"));
-            let first = first.ok_or_else(|| self.malformed("its index names no manifest"))?;
-            let blob = self.blob(first)?;
-            document = self.json(&blob)?;
         }
         Err(self.malformed("its indexes are nested too deeply"))
     }
 
-    fn blob(&self, descriptor: &Value) -> Result<String, ExportError> {
-        let digest = descriptor.get("digest").and_then(Value::as_str).and_then(|digest| digest.split_once(':'));
-        let (algorithm, hex) = digest.ok_or_else(|| self.malformed("a descriptor has no digest"))?;
-        Ok(format!("blobs/{algorithm}/{hex}"))
+    fn read(&self, name: &str, bytes: &[u8]) -> Result<Document, ArchiveError> {
+        Document::read(bytes).map_err(|error| self.malformed(format!("{name}: {error}")))
     }
 
-    fn json(&mut self, name: &str) -> Result<Value, ExportError> {
-        const LONGEST: u64 = 16 << 20;
-        let mut text = Vec::new();
-        let reader = self.open(name)?;
-        reader.take(LONGEST).read_to_end(&mut text).map_err(io_error("reading", self.path))?;
-        serde_json::from_slice(&text).map_err(|error| self.malformed(format!("{name}: {error}")))
+    fn blob(&self, descriptor: &Descriptor) -> Result<String, ArchiveError> {
+        let hex = descriptor.hex().ok_or_else(|| self.malformed("a descriptor has no sha256 digest"))?;
+        Ok(format!("blobs/sha256/{hex}"))
     }
 
-    fn open(&mut self, name: &str) -> Result<io::Take<&mut File>, ExportError> {
-        let mut current = name.trim_start_matches("./");
-        // A link leads to a file in one step; a chain of them is not something engines write.
-        for _ in 0..8 {
-            match self.entries.get(current) {
-                Some(Place::At(offset, size)) => {
-                    let (offset, size) = (*offset, *size);
-                    self.file.seek(SeekFrom::Start(offset)).map_err(io_error("reading", self.path))?;
-                    return Ok(Read::by_ref(&mut self.file).take(size));
-                }
-                Some(Place::Same(target)) => current = target,
-                None => break,
-            }
+    fn take_oci(&mut self, content: &Content, limits: Limits) -> Result<String, ContentError> {
+        let mut held = Vec::new();
+        let (descriptor, manifest) = self.manifest(&mut |descriptor, bytes| {
+            held.push((descriptor.digest.clone(), bytes.to_vec()));
+            Ok(())
+        })?;
+        for (digest, bytes) in &held {
+            content.put(digest, bytes)?;
         }
-        Err(self.malformed(format!("it lacks {name}")))
+        let mut left = limits.bytes;
+        for part in manifest.config.iter().chain(&manifest.layers) {
+            let name = self.blob(part)?;
+            left = self.copy(&name, &part.digest, content, left, limits)?;
+        }
+        Ok(descriptor.digest)
     }
 
-    fn malformed(&self, why: impl Into<String>) -> ExportError {
-        ExportError::Malformed { path: self.path.to_owned(), why: why.into() }
+    /// `docker save` names parts as it likes; the configuration holds the digests of the layers.
+    fn take_docker(&mut self, content: &Content, limits: Limits) -> Result<String, ContentError> {
+        if !self.has("manifest.json") {
+            return Err(self.malformed("there is no manifest.json and no index.json in it").into());
+        }
+        let manifest = self.json("manifest.json")?;
+        let config_name = manifest.pointer("/0/Config").and_then(Value::as_str).map(str::to_owned);
+        let config_name = config_name.ok_or_else(|| self.malformed("its manifest names no configuration"))?;
+        let config = self.document(&config_name)?;
+        let stem = config_name.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
+        let config_digest = oci::sha256(&config);
+        if config_digest != format!("sha256:{stem}") {
+            return Err(ContentError::Damaged { digest: format!("sha256:{stem}") });
+        }
+        let parsed: Value = serde_json::from_slice(&config).unwrap_or_default();
+        let digests: Vec<&str> = parsed
+            .pointer("/rootfs/diff_ids")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let names = self.layers()?;
+        if names.len() != digests.len() {
+            return Err(self.malformed("its manifest and its configuration disagree about its layers").into());
+        }
+        let mut layers = Vec::new();
+        let mut left = limits.bytes;
+        for (name, digest) in names.iter().zip(digests) {
+            let before = left;
+            left = self.copy(name, digest, content, left, limits)?;
+            layers.push(json!({ "mediaType": oci::LAYER, "digest": digest, "size": before - left }));
+        }
+        content.put(&config_digest, &config)?;
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": oci::MANIFEST,
+            "config": { "mediaType": oci::CONFIG, "digest": config_digest, "size": config.len() },
+            "layers": layers,
+        })
+        .to_string();
+        let digest = oci::sha256(manifest.as_bytes());
+        content.put(&digest, manifest.as_bytes())?;
+        Ok(digest)
+    }
+
+    /// Copies a part into the store: how many bytes are still allowed.
+    fn copy(
+        &mut self,
+        name: &str,
+        digest: &str,
+        content: &Content,
+        left: u64,
+        limits: Limits,
+    ) -> Result<u64, ContentError> {
+        let path = self.name.clone();
+        let reader = self.part(name)?;
+        let mut draft = content.draft()?;
+        let copied =
+            io::copy(&mut reader.take(left.saturating_add(1)), &mut draft).map_err(io_error("reading", &path))?;
+        if copied > left {
+            return Err(ArchiveError::TooLarge(format!("{} bytes", limits.bytes)).into());
+        }
+        draft.keep(digest)?;
+        Ok(left - copied)
+    }
+
+    fn malformed(&self, why: impl Into<String>) -> ArchiveError {
+        ArchiveError::Malformed { path: self.name.clone(), why: why.into() }
     }
 }
 
-fn malformed(path: &Path, error: io::Error) -> ExportError {
-    ExportError::Malformed { path: path.to_owned(), why: error.to_string() }
+fn list(path: &Path, file: &File) -> Result<BTreeMap<String, Place>, ArchiveError> {
+    /// No image has more parts.
+    const MOST: usize = 100_000;
+
+    let mut found = BTreeMap::new();
+    let mut archive = tar::Archive::new(BufReader::new(file));
+    for entry in archive.entries_with_seek().map_err(|error| malformed(path, error))? {
+        let entry = entry.map_err(|error| malformed(path, error))?;
+        let Some(name) = entry.path().ok().and_then(|path| plain(&path)) else { continue };
+        let place = match entry.header().entry_type() {
+            kind if kind.is_file() => Place::At(entry.raw_file_position(), entry.size()),
+            EntryType::Symlink | EntryType::Link => {
+                let Ok(Some(link)) = entry.link_name() else { continue };
+                let relative = entry.header().entry_type() == EntryType::Symlink;
+                let base = Path::new(&name).parent().filter(|_| relative).unwrap_or(Path::new(""));
+                let Some(target) = plain(&base.join(link)) else { continue };
+                Place::Same(target)
+            }
+            _ => continue,
+        };
+        if found.len() == MOST {
+            return Err(ArchiveError::TooLarge(format!("{MOST} parts")));
+        }
+        found.insert(name, place);
+    }
+    Ok(found)
 }
 
 /// A path without tricks: relative, no `..`; nothing otherwise.
@@ -216,249 +340,6 @@ fn plain(path: &Path) -> Option<String> {
         }
     }
     (!parts.is_empty()).then(|| parts.join("/"))
-}
-
-/// The folder that layers are laid over.
-struct Target<'a> {
-    root: &'a Path,
-    limits: Limits,
-    done: Unpacked,
-}
-
-impl Target<'_> {
-    fn apply(&mut self, layer: &str, mut reader: impl Read + Seek, archive: &Path) -> Result<(), ExportError> {
-        let mut magic = [0; 4];
-        let count = reader.read(&mut magic).map_err(io_error("reading", archive))?;
-        reader.seek(SeekFrom::Start(0)).map_err(io_error("reading", archive))?;
-        match &magic[..count] {
-            // As engines with the containerd image store keep and export them.
-            [0x1f, 0x8b, ..] => self.lay(MultiGzDecoder::new(BufReader::new(reader)), archive),
-            [0x28, 0xb5, 0x2f, 0xfd] => Err(ExportError::Packing { layer: layer.to_owned(), packing: "zstd" }),
-            _ => self.lay(BufReader::new(reader), archive),
-        }
-    }
-
-    fn lay(&mut self, layer: impl Read, archive: &Path) -> Result<(), ExportError> {
-        // What the limits allow, with its headers: a small file can unpack to an endless one.
-        let longest = self.limits.bytes.saturating_add(self.limits.entries.saturating_mul(4096));
-        let mut entries = tar::Archive::new(layer.take(longest));
-        // What this layer itself wrote: its opaque folders hide only what lower layers brought.
-        let mut written = BTreeSet::new();
-        for entry in entries.entries().map_err(|error| malformed(archive, error))? {
-            let mut entry = entry.map_err(|error| malformed(archive, error))?;
-            let path = entry.path().map(|path| path.into_owned()).map_err(|error| malformed(archive, error))?;
-            let Some(path) = within(&path) else {
-                self.done.left_out += 1;
-                continue;
-            };
-            if path.as_os_str().is_empty() {
-                continue;
-            }
-            self.place(&mut entry, &path, &mut written)?;
-        }
-        Ok(())
-    }
-
-    fn place(
-        &mut self,
-        entry: &mut tar::Entry<'_, impl Read>,
-        path: &Path,
-        written: &mut BTreeSet<PathBuf>,
-    ) -> Result<(), ExportError> {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let folder = path.parent().unwrap_or(Path::new(""));
-        // A folder reached through a link of the image might be anywhere.
-        if !self.is_real_folder(folder) {
-            self.done.left_out += 1;
-            return Ok(());
-        }
-        if name == ".wh..wh..opq" {
-            return self.empty(folder, written);
-        }
-        if let Some(hidden) = name.strip_prefix(".wh.") {
-            return match hidden {
-                "" | "." | ".." => Ok(()),
-                _ => self.clear(&folder.join(hidden)),
-            };
-        }
-        let full = self.root.join(path);
-        let kind = entry.header().entry_type();
-        let mode = entry.header().mode().unwrap_or(0o644);
-        match kind {
-            EntryType::Directory => {
-                self.count()?;
-                self.make_folders(path)?;
-                set_mode(&full, (mode & 0o777) | 0o700)?;
-            }
-            EntryType::Regular | EntryType::Continuous => {
-                self.count()?;
-                self.make_folders(folder)?;
-                self.clear(path)?;
-                self.write_file(entry, &full, mode)?;
-            }
-            EntryType::Symlink => {
-                let target = entry.link_name().ok().flatten().map(|target| target.into_owned());
-                let Some(target) = target.and_then(|target| contained(folder, &target)) else {
-                    self.done.left_out += 1;
-                    return Ok(());
-                };
-                self.count()?;
-                self.make_folders(folder)?;
-                self.clear(path)?;
-                symlink(target, &full).map_err(io_error("linking", &full))?;
-            }
-            EntryType::Link => {
-                let target = entry.link_name().ok().flatten().and_then(|target| within(&target));
-                let Some(target) = target.filter(|target| self.is_real_file(target)) else {
-                    self.done.left_out += 1;
-                    return Ok(());
-                };
-                self.count()?;
-                self.make_folders(folder)?;
-                if target != path {
-                    self.clear(path)?;
-                    fs::hard_link(self.root.join(target), &full).map_err(io_error("linking", &full))?;
-                }
-            }
-            _ => {
-                self.done.left_out += 1;
-                return Ok(());
-            }
-        }
-        written.insert(path.to_owned());
-        Ok(())
-    }
-
-    fn count(&mut self) -> Result<(), ExportError> {
-        self.done.entries += 1;
-        if self.done.entries > self.limits.entries {
-            return Err(ExportError::TooLarge(format!("{} files", self.limits.entries)));
-        }
-        Ok(())
-    }
-
-    fn write_file(&mut self, entry: &mut tar::Entry<'_, impl Read>, full: &Path, mode: u32) -> Result<(), ExportError> {
-        let left = self.limits.bytes - self.done.bytes;
-        // Neither through a link nor over something that is there: the way was checked and cleared just before.
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode((mode & 0o777) | 0o600)
-            .open(full)
-            .map_err(io_error("creating", full))?;
-        let copied = io::copy(&mut entry.take(left.saturating_add(1)), &mut file).map_err(io_error("writing", full))?;
-        if copied > left {
-            return Err(ExportError::TooLarge(format!("{} bytes", self.limits.bytes)));
-        }
-        self.done.bytes += copied;
-        file.flush().map_err(io_error("writing", full))
-    }
-
-    /// Whether each part of the path is a folder, or nothing yet; no link among them.
-    fn is_real_folder(&self, folder: &Path) -> bool {
-        let mut full = self.root.to_owned();
-        for part in folder.components() {
-            full.push(part);
-            match fs::symlink_metadata(&full) {
-                Ok(found) if found.is_dir() => {}
-                // A file in the way gives way; a link does not.
-                Ok(found) if found.is_symlink() => return false,
-                Ok(_) | Err(_) => return true,
-            }
-        }
-        true
-    }
-
-    fn is_real_file(&self, path: &Path) -> bool {
-        self.is_real_folder(path.parent().unwrap_or(Path::new("")))
-            && fs::symlink_metadata(self.root.join(path)).is_ok_and(|found| found.is_file())
-    }
-
-    /// Makes the folders of a path; whatever else stands in the way is removed.
-    fn make_folders(&self, folder: &Path) -> Result<(), ExportError> {
-        let mut full = self.root.to_owned();
-        for part in folder.components() {
-            full.push(part);
-            match fs::symlink_metadata(&full) {
-                Ok(found) if found.is_dir() => continue,
-                Ok(_) => fs::remove_file(&full).map_err(io_error("replacing", &full))?,
-                Err(_) => {}
-            }
-            fs::create_dir(&full).map_err(io_error("creating", &full))?;
-        }
-        Ok(())
-    }
-
-    /// Removes what lower layers (or this one) put there.
-    fn clear(&self, path: &Path) -> Result<(), ExportError> {
-        let full = self.root.join(path);
-        let removed = match fs::symlink_metadata(&full) {
-            Ok(found) if found.is_dir() => fs::remove_dir_all(&full),
-            Ok(_) => fs::remove_file(&full),
-            Err(_) => Ok(()),
-        };
-        removed.map_err(io_error("removing", &full))
-    }
-
-    /// Removes everything of a folder that this layer did not write.
-    fn empty(&self, folder: &Path, written: &BTreeSet<PathBuf>) -> Result<(), ExportError> {
-        let full = self.root.join(folder);
-        let Ok(entries) = fs::read_dir(&full) else { return Ok(()) };
-        for entry in entries {
-            let name = entry.map_err(io_error("reading", &full))?.file_name();
-            let path = folder.join(name);
-            // Paths are ordered by component, so what lies below a path follows it.
-            let next = written.range::<Path, _>((Bound::Included(path.as_path()), Bound::Unbounded)).next();
-            if !next.is_some_and(|known| known.starts_with(&path)) {
-                self.clear(&path)?;
-            } else if !written.contains(&path)
-                || fs::symlink_metadata(self.root.join(&path)).is_ok_and(|it| it.is_dir())
-            {
-                self.empty(&path, written)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn set_mode(path: &Path, mode: u32) -> Result<(), ExportError> {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(io_error("changing", path))
-}
-
-/// The path below the root; nothing when a `..` is in it.
-fn within(path: &Path) -> Option<PathBuf> {
-    let mut inside = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(part) => inside.push(part),
-            Component::CurDir | Component::RootDir => {}
-            Component::ParentDir | Component::Prefix(_) => return None,
-        }
-    }
-    Some(inside)
-}
-
-/// The target a link in `folder` gets, so that it leads to a place below the root whatever lies on the way; nothing where that
-/// cannot be known. An absolute one means the image's root and is made relative.
-///
-/// `..` is taken only at the front: there it counts real folders, whose number is known. Further on it would count from
-/// wherever another link leads. Every link written keeps this rule, so following several stays below the root as well.
-fn contained(folder: &Path, target: &Path) -> Option<PathBuf> {
-    let depth = folder.components().count();
-    let (mut up, mut down) = (if target.is_absolute() { depth } else { 0 }, PathBuf::new());
-    for component in target.components() {
-        match component {
-            Component::Normal(part) => down.push(part),
-            Component::CurDir | Component::RootDir => {}
-            // The parent of the root is the root itself.
-            Component::ParentDir if down.as_os_str().is_empty() && target.is_absolute() => {}
-            Component::ParentDir if down.as_os_str().is_empty() && up < depth => up += 1,
-            Component::ParentDir | Component::Prefix(_) => return None,
-        }
-    }
-    let mut contained: PathBuf = std::iter::repeat_n(Component::ParentDir, up).collect();
-    contained.push(down);
-    Some(if contained.as_os_str().is_empty() { PathBuf::from(".") } else { contained })
 }
 
 #[cfg(test)]

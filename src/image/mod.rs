@@ -2,10 +2,16 @@
 //!
 //! Knows nothing of engines, plans or supervisors: what it finds is a [`crate::model::Module`].
 
+pub mod content;
 pub mod credentials;
 pub mod export;
+pub mod fetch;
+pub mod give;
 pub mod kind;
+pub mod layers;
 pub mod module;
+pub mod oci;
+pub mod pick;
 pub mod registry;
 pub mod store;
 pub mod tls;

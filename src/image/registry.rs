@@ -4,11 +4,13 @@
 //! this machine are spoken to in plain HTTP, as docker does; all others over TLS.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _, Write};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use oci_client::client::{ClientConfig, ClientProtocol};
-use oci_client::errors::{OciDistributionError, OciErrorCode};
+use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, RegistryOperation};
 
@@ -23,6 +25,8 @@ pub const MANIFESTS: &[&str] = &[
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
 
+/// Bytes of a blob that are sent at a time.
+const CHUNK: usize = 1 << 20;
 /// How long a registry may say nothing.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -76,6 +80,9 @@ pub enum RegistryError {
     /// A blob is larger than allowed.
     #[error("what the registry holds is larger than {0} bytes")]
     TooLarge(u64),
+    /// It went away in the middle.
+    #[error("the registry broke off: {0}")]
+    Broken(String),
     /// Anything else.
     #[error("the registry answers: {0}")]
     Other(String),
@@ -130,17 +137,74 @@ impl Registry {
 
     /// The blob with a digest, of at most so many bytes.
     pub async fn blob(&self, reference: &Reference, digest: &str, most: u64) -> Result<Vec<u8>, RegistryError> {
-        let mut stream = self.client.pull_blob_stream(&reference.0, digest).await.map_err(error)?;
         let mut bytes = Vec::new();
-        while let Some(chunk) = stream.stream.next().await {
-            let chunk = chunk.map_err(|fault| RegistryError::Damaged(fault.to_string()))?;
-            if (bytes.len() + chunk.len()) as u64 > most {
-                return Err(RegistryError::TooLarge(most));
-            }
-            bytes.extend_from_slice(&chunk);
-        }
+        self.blob_into(reference, digest, most, &mut bytes).await?;
         Ok(bytes)
     }
+
+    /// The blob with a digest, of at most so many bytes, as it comes. On an error part of it was written.
+    pub async fn blob_into(
+        &self,
+        reference: &Reference,
+        digest: &str,
+        most: u64,
+        to: &mut impl Write,
+    ) -> Result<(), RegistryError> {
+        let mut stream = self.client.pull_blob_stream(&reference.0, digest).await.map_err(error)?;
+        let mut count = 0;
+        while let Some(chunk) = stream.stream.next().await {
+            let chunk = chunk.map_err(broken)?;
+            count += chunk.len() as u64;
+            if count > most {
+                return Err(RegistryError::TooLarge(most));
+            }
+            to.write_all(&chunk)
+                .map_err(|fault| RegistryError::Other(format!("its answer cannot be kept: {fault}")))?;
+        }
+        Ok(())
+    }
+
+    /// Gives a blob to the registry, unless it has it: whether it was sent.
+    pub async fn give_blob(
+        &self,
+        reference: &Reference,
+        digest: &str,
+        from: File,
+        size: u64,
+    ) -> Result<bool, RegistryError> {
+        self.client.auth(&reference.0, &self.auth, RegistryOperation::Push).await.map_err(error)?;
+        if self.client.blob_exists(&reference.0, digest).await.unwrap_or(false) {
+            return Ok(false);
+        }
+        let chunks = futures_util::stream::try_unfold(from, |mut from| async move {
+            let mut chunk = vec![0; CHUNK];
+            let count = from.read(&mut chunk)?;
+            chunk.truncate(count);
+            Ok((count > 0).then(|| (bytes::Bytes::from(chunk), from)))
+        });
+        self.client.push_blob_stream(&reference.0, chunks, digest, Some(size)).await.map_err(error)?;
+        Ok(true)
+    }
+
+    /// Gives a manifest to the registry, under the reference's tag. What it names must be there already.
+    pub async fn give_manifest(
+        &self,
+        reference: &Reference,
+        bytes: Vec<u8>,
+        media_type: &str,
+    ) -> Result<(), RegistryError> {
+        self.client.auth(&reference.0, &self.auth, RegistryOperation::Push).await.map_err(error)?;
+        let kind = media_type.parse().map_err(|_| RegistryError::Other(format!("`{media_type}` is no media type")))?;
+        self.client.push_manifest_raw(&reference.0, bytes, kind).await.map(drop).map_err(error)
+    }
+}
+
+/// What ended a blob too early: other bytes than its digest says, or the connection's end.
+fn broken(fault: io::Error) -> RegistryError {
+    if fault.get_ref().is_some_and(|inner| inner.is::<DigestError>()) {
+        return RegistryError::Damaged(fault.to_string());
+    }
+    RegistryError::Broken(causes(&fault))
 }
 
 /// Whether a registry is on this machine.

@@ -102,9 +102,10 @@ fn refusal(error: RegistryError, reference: &Reference) -> Refusal {
         RegistryError::NotFound => format!("look for the name and tag at `{registry}`"),
         RegistryError::Damaged(_) => "do not use it; ask who runs the registry".to_owned(),
         RegistryError::TooLarge(_) => "a compose file is smaller; publish it again".to_owned(),
-        RegistryError::Unreachable(_) | RegistryError::Denied(_) | RegistryError::Other(_) => {
-            "try again, or keep the file on this machine".to_owned()
-        }
+        RegistryError::Unreachable(_)
+        | RegistryError::Denied(_)
+        | RegistryError::Broken(_)
+        | RegistryError::Other(_) => "try again, or keep the file on this machine".to_owned(),
     });
     let reason = match error {
         RegistryError::NotFound => format!("`{registry}` has no `{reference}`"),

@@ -1,3 +1,7 @@
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -48,6 +52,10 @@ fn archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+}
+
 fn docker_layout(layers: &[Vec<u8>]) -> Vec<u8> {
     let names: Vec<String> = (0..layers.len()).map(|at| format!("l{at}/layer.tar")).collect();
     let manifest = json!([{ "Config": "c.json", "RepoTags": ["x:latest"], "Layers": names }]);
@@ -79,7 +87,7 @@ fn oci_layout(layers: &[Vec<u8>]) -> Vec<u8> {
 struct Case {
     _folder: tempfile::TempDir,
     root: PathBuf,
-    outcome: Result<Unpacked, ExportError>,
+    outcome: Result<Unpacked, ArchiveError>,
 }
 
 impl Case {
@@ -136,13 +144,16 @@ fn both_layouts_hold_the_same_files() {
 }
 
 #[test]
-fn gzipped_layers_are_read_and_zstd_is_named() {
+fn packed_layers_are_read() {
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all(&layer(&[Text("a", "x")])).unwrap();
     let case = Case::new(&oci_layout(&[packed.finish().unwrap()]), Limits::default());
     assert_eq!(case.tree(), ["a: x"]);
-    let case = Case::new(&oci_layout(&[vec![0x28, 0xb5, 0x2f, 0xfd, 0]]), Limits::default());
-    assert!(matches!(case.outcome, Err(ExportError::Packing { packing: "zstd", .. })));
+    let packed = zstd(&layer(&[Text("a", "x")]));
+    let case = Case::new(&oci_layout(std::slice::from_ref(&packed)), Limits::default());
+    assert_eq!(case.tree(), ["a: x"]);
+    let case = Case::new(&oci_layout(&[packed[..packed.len() / 2].to_vec()]), Limits::default());
+    assert!(matches!(case.outcome, Err(ArchiveError::Malformed { .. })), "{:?}", case.outcome);
 }
 
 #[test]
@@ -250,11 +261,11 @@ fn devices_and_special_permissions_are_not_taken_over() {
 fn limits_hold() {
     let export = docker_layout(&[layer(&[Text("a", "12345"), Text("b", "12345")])]);
     let few_bytes = Case::new(&export, Limits { bytes: 9, entries: 10 });
-    assert!(matches!(few_bytes.outcome, Err(ExportError::TooLarge(_))));
+    assert!(matches!(few_bytes.outcome, Err(ArchiveError::TooLarge(_))));
     let exactly = Case::new(&export, Limits { bytes: 10, entries: 2 });
     assert_eq!(exactly.outcome.unwrap().bytes, 10);
     let few_entries = Case::new(&export, Limits { bytes: 100, entries: 1 });
-    assert!(matches!(few_entries.outcome, Err(ExportError::TooLarge(_))));
+    assert!(matches!(few_entries.outcome, Err(ArchiveError::TooLarge(_))));
 }
 
 #[test]
@@ -269,4 +280,72 @@ fn what_is_no_export_is_said_so() {
         let error = Case::new(export, Limits::default()).outcome.unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
+}
+
+fn taken(saved: &[u8]) -> (tempfile::TempDir, Content, Result<String, ContentError>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("saved.tar");
+    fs::write(&path, saved).unwrap();
+    let content = Content::new(folder.path());
+    let taken = take_in(&path, &content, Limits::default());
+    (folder, content, taken)
+}
+
+/// What `docker save` writes, with the digests that an engine would give.
+fn saved(layers: &[Vec<u8>], tamper: Option<&[u8]>) -> Vec<u8> {
+    let digests: Vec<String> = layers.iter().map(|layer| oci::sha256(layer)).collect();
+    let config = json!({ "os": "linux", "architecture": "amd64", "rootfs": { "diff_ids": digests } }).to_string();
+    let config_name = format!("{}.json", oci::sha256(config.as_bytes()).trim_start_matches("sha256:"));
+    let names: Vec<String> = (0..layers.len()).map(|at| format!("l{at}/layer.tar")).collect();
+    let manifest = json!([{ "Config": config_name, "Layers": names }]);
+    let mut files =
+        vec![(config_name, config.into_bytes()), ("manifest.json".into(), manifest.to_string().into_bytes())];
+    files.extend(names.into_iter().zip(layers.iter().map(|layer| tamper.map_or(layer.clone(), <[u8]>::to_vec))));
+    archive(&files)
+}
+
+#[test]
+fn saved_images_are_taken_in_whatever_they_are_packed_with() {
+    let layers = [layer(&[Text("a", "x")])];
+    let plain = saved(&layers, None);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&plain).unwrap();
+    for form in [plain.clone(), gzip.finish().unwrap(), zstd(&plain), oci_layout(&layers)] {
+        let (_folder, content, taken) = taken(&form);
+        let manifest = Document::read(&content.read(&taken.unwrap(), LONGEST).unwrap()).unwrap();
+        assert_eq!(content.read(&manifest.layers[0].digest, LONGEST).unwrap(), layers[0]);
+    }
+}
+
+#[test]
+fn a_part_that_is_not_what_its_digest_says_is_refused() {
+    let layers = [layer(&[Text("a", "x")])];
+    let other = layer(&[Text("a", "y")]);
+    let (_folder, content, refused) = taken(&saved(&layers, Some(&other)));
+    assert!(matches!(refused, Err(ContentError::Damaged { .. })), "{refused:?}");
+    assert!(!content.has(&oci::sha256(&other)));
+    let oci = oci_layout(&layers);
+    let text = oci.windows(layers[0].len()).position(|window| window == layers[0].as_slice()).unwrap();
+    let mut tampered = oci.clone();
+    tampered[text + 512] ^= 1;
+    let (_folder, _, refused) = taken(&tampered);
+    assert!(matches!(refused, Err(ContentError::Damaged { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_saved_image_is_told_from_a_module() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x");
+    for (bytes, expected) in [
+        (saved(&[], None), true),
+        (zstd(b"x"), true),
+        (b"\0asm\x01\0\0\0".to_vec(), false),
+        (b"(module)".to_vec(), false),
+        (Vec::new(), false),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(is_saved(&path), expected);
+    }
+    assert!(is_saved(folder.path()));
+    assert!(!is_saved(&folder.path().join("gone")));
 }
