@@ -12,6 +12,7 @@ pub mod host;
 pub mod known;
 pub mod load;
 pub mod logs;
+pub mod make;
 pub mod orders;
 pub mod outcome;
 pub mod output;

@@ -43,8 +43,13 @@ pub async fn resolve(
     let project = scaled(load::load(&up.load).await?.project, &up)?;
     known_services(&project, &up.options.services)?;
     let services = select::services(&project, &up.options.services, dependencies(&up));
-    let options =
-        ImageOptions { build: up.options.build, no_build: up.options.no_build, pull: up.options.pull, dry_run };
+    let options = ImageOptions {
+        build: up.options.build,
+        no_build: up.options.no_build,
+        pull: up.options.pull,
+        dry_run,
+        environment: up.load.environment.clone(),
+    };
     let resolution =
         resolve::resolve(&project, &services, engines, folders, options, progress).await.map_err(Failure::many)?;
     Ok(Wanted { up, project, resolution })

@@ -3,12 +3,16 @@
 //! Images are pulled and built here; a Wasm service's module is brought to this machine, from a path or out of
 //! the engine's image (DESIGN, "Which service is Wasm"). All services at once, all failures told.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use futures_util::future::join_all;
 
+use tokio::sync::Mutex;
+
+use super::make;
 use super::outcome::Failure;
 use crate::engine::docker::{Docker, Image};
 use crate::engine::engines::Engines;
@@ -21,7 +25,7 @@ use crate::model::{Build, ImageConfig, Module, ModuleKind, Project, PullPolicy, 
 pub use crate::plan::Resolution;
 
 /// Options of `up` that bear on images.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ImageOptions {
     /// Build wherever there is `build`.
     pub build: bool,
@@ -31,6 +35,8 @@ pub struct ImageOptions {
     pub pull: Option<PullPolicy>,
     /// Whether images are built and pulled at all.
     pub dry_run: DryRun,
+    /// What `wcompose` was started in, for commands of this machine.
+    pub environment: BTreeMap<String, String>,
 }
 
 /// Whether work is only told.
@@ -78,7 +84,8 @@ pub async fn resolve(
     progress: &Progress,
 ) -> Result<Resolution, Vec<(ServiceName, Failure)>> {
     let store = Store::new(&folders.data);
-    let resolver = Resolver { project, engines, images: &folders.images, store, options, progress };
+    let resolver =
+        Resolver { project, engines, images: &folders.images, store, options, progress, making: Mutex::default() };
     let outcomes = join_all(services.iter().map(|service| resolver.service(service))).await;
     let mut resolution = Resolution::new();
     let mut failures = Vec::new();
@@ -103,12 +110,19 @@ struct Resolver<'a> {
     store: Store,
     options: ImageOptions,
     progress: &'a Progress,
+    /// Held by the one command of this machine that runs.
+    making: Mutex<()>,
 }
 
 impl Resolver<'_> {
     async fn service(&self, service: &Service) -> Result<Resolved, Failure> {
         if let Some(path) = local_module(service) {
+            self.make(service, &path).await?;
             let reference = as_written(service).unwrap_or_else(|| path.display().to_string());
+            if self.options.dry_run == DryRun::Yes && !path.exists() {
+                let image = Image { id: NOT_YET.to_owned(), config: ImageConfig::default() };
+                return Ok(Resolved::Wasm(not_yet_a_module(reference, image)));
+            }
             return self
                 .store
                 .local(&reference, &path, None)
@@ -126,6 +140,29 @@ impl Resolver<'_> {
         } else {
             Ok(Resolved::Linux { image: reference, id: image.id, config: image.config })
         }
+    }
+
+    /// Runs `x-wasm.build`, as an image is built: when its module is not there, or when a build is asked for.
+    async fn make(&self, service: &Service, module: &Path) -> Result<(), Failure> {
+        let Some(build) = service.wasm.as_ref().and_then(|wasm| wasm.build.as_ref()) else { return Ok(()) };
+        let policy = self.options.pull.unwrap_or(service.pull_policy);
+        let wanted = self.options.build || policy == PullPolicy::Build || !module.exists();
+        if self.options.no_build || !wanted {
+            return Ok(());
+        }
+        let id = format!("Module {}", service.name);
+        if self.options.dry_run == DryRun::Yes {
+            let cause = if module.exists() { "as asked for" } else { "not found" };
+            (self.progress)(&format!("module {} ({cause})", module.display()), "build", Step::Planned);
+            return Ok(());
+        }
+        // Compilers use the whole machine; two that share a target folder would wait for each other anyway.
+        let _turn = self.making.lock().await;
+        (self.progress)(&id, "Building", Step::Working);
+        let output = |line: &str| (self.progress)(&id, line, Step::Output);
+        make::make(&service.name, build, &self.options.environment, &output).await?;
+        (self.progress)(&id, "Built", Step::Done);
+        Ok(())
     }
 
     /// The engine's image, built or pulled where the policy says so.
@@ -290,7 +327,8 @@ fn as_written(service: &Service) -> Option<String> {
 
 /// `x-wasm.module`, or `image` where it is a path.
 fn local_module(service: &Service) -> Option<PathBuf> {
-    let option = service.wasm.as_ref().and_then(|wasm| wasm.module.clone());
+    let wasm = service.wasm.as_ref();
+    let option = wasm.and_then(|wasm| wasm.build.as_ref().map(|build| build.output.clone()).or(wasm.module.clone()));
     option.or_else(|| service.image.as_ref().filter(|image| is_module_path(image)).map(PathBuf::from))
 }
 

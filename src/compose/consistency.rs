@@ -186,7 +186,10 @@ impl<'n> Check<'n, '_> {
             return;
         }
         let given = self.service.get("image").is_some_and(|image| !image.is_null() && image.as_text() != Some(""));
-        let module = self.service.get("x-wasm").is_some_and(|wasm| wasm.get("module").is_some());
+        let module = self
+            .service
+            .get("x-wasm")
+            .is_some_and(|wasm| ["module", "build"].iter().any(|key| wasm.get(key).is_some()));
         if !given && !module && self.service.get("build").is_none() && self.service.get("provider").is_none() {
             self.diagnostics.push(
                 Diagnostic::error(span, format!("service `{}` has neither an image nor a build", self.name))

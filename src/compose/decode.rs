@@ -17,7 +17,7 @@ use super::{Loader, consistency, dotenv, files, limits, resolve, spec, values};
 use crate::diag::{Diagnostics, FileId};
 use crate::model::{
     Attachment, Build, Bytes, Condition, Dependency, ExposedPort, FileContent, FileGrant, HealthTest, Healthcheck,
-    HostPort, Ipam, IpamPool, Logging, Mount, MountSource, Network, NetworkKey, NetworkMode, Port, Project,
+    HostBuild, HostPort, Ipam, IpamPool, Logging, Mount, MountSource, Network, NetworkKey, NetworkMode, Port, Project,
     ProjectName, Protocol, PullPolicy, Restart, Service, ServiceName, Volume, VolumeKey, WasmOptions,
 };
 
@@ -341,10 +341,9 @@ impl Decoder<'_> {
         }
     }
 
-    /// A path to a module becomes absolute; anything else is the name of an image.
+    /// A path (of a module, a saved image) becomes absolute; anything else is the name of an image.
     fn image(&self, image: &str) -> String {
-        let local = ["./", "../", "/"].iter().any(|start| image.starts_with(start));
-        if local && (image.ends_with(".wasm") || image.ends_with(".wat")) {
+        if ["./", "../", "/"].iter().any(|start| image.starts_with(start)) {
             return files::join(self.directory, image).display().to_string();
         }
         image.to_owned()
@@ -475,8 +474,8 @@ impl Decoder<'_> {
         networks
     }
 
-    fn wasm(&mut self, name: &str, node: &Node) -> Option<WasmOptions> {
-        let node = node.get("x-wasm")?;
+    fn wasm(&mut self, name: &str, service_node: &Node) -> Option<WasmOptions> {
+        let node = service_node.get("x-wasm")?;
         if node.is_null() {
             return Some(WasmOptions::default());
         }
@@ -488,10 +487,35 @@ impl Decoder<'_> {
             &service.key(extension),
         )?;
         let http = value.get("http");
-        let module =
-            text(&value, "module").map(|module| files::join(self.directory, resolve::expand_home(module, self.home)));
+        let path = |path: &str| files::join(self.directory, resolve::expand_home(path, self.home));
+        let module = text(&value, "module").map(path);
+        let image = service_node.text_at("image").map(|image| self.image(image));
+        let beside = module.clone().or_else(|| image.filter(|image| image.starts_with('/')).map(PathBuf::from));
+        let build = value.get("build").map(|build| HostBuild {
+            command: list_of(build, "command"),
+            output: text(build, "output").map(path).or_else(|| beside.clone()).unwrap_or_default(),
+            working_dir: text(build, "working_dir").map_or_else(|| self.directory.to_owned(), path),
+            environment: strings(build, "environment"),
+            watch: list_of(build, "watch").iter().map(|watched| path(watched)).collect(),
+        });
+        if let (Some(build), Some(node)) = (&build, node.get("build")) {
+            if build.output.as_os_str().is_empty() {
+                self.diagnostics.push(
+                    node.error(format!("`x-wasm.build` of service `{name}` does not say where its module is"))
+                        .hint("add `output: ./path/of/the.wasm`"),
+                );
+            } else if beside.is_some_and(|beside| beside != build.output) {
+                let place = node.get("output").unwrap_or(node);
+                self.diagnostics.push(
+                    place
+                        .error(format!("service `{name}` has two modules: what it builds, and another one"))
+                        .hint("leave out `output`, or the module's path beside `build`"),
+                );
+            }
+        }
         Some(WasmOptions {
             module,
+            build,
             http_ports: http
                 .into_iter()
                 .flat_map(|http| elements(http, "ports"))

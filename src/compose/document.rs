@@ -221,6 +221,11 @@ impl Printer<'_> {
             Kind::Bytes | Kind::BytesText => self.bytes(node, matches!(kind, Kind::BytesText), path),
             Kind::Duration | Kind::Delay => self.duration(node, matches!(kind, Kind::Delay), path),
             Kind::Argv => self.argv(node, path),
+            Kind::Shell => match &node.data {
+                Data::Text(text) => Some(Value::from(vec!["/bin/sh".to_owned(), "-c".to_owned(), text.clone()])),
+                Data::List(list) if !list.is_empty() => self.list(node, &Kind::Text, path),
+                _ => self.wrong(node, path, "a string for the shell, or a list of words"),
+            },
             Kind::Hosts => self.hosts(node, path),
             Kind::Mode => self.mode(node, path),
             Kind::Ulimit => self.ulimit(node, path),

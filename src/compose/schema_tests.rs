@@ -327,6 +327,8 @@ fn what_is_right_validates_and_what_is_wrong_does_not() {
     let ours = Validator::new(schema());
     for right in [
         "image: ./app.wasm\n    x-wasm:",
+        "x-wasm: {build: {command: make app, output: a.wasm}}",
+        "image: ./a.wasm\n    x-wasm: {build: {command: [zig, build], working_dir: a, environment: {A: 1}, watch: [b]}}",
         "x-wasm: {module: app.wat, http: {ports: [80], reuse: true}, egress: ['*'], healthcheck: {http: /}}",
         "ports: ['80', 80, '1-2:3-4/udp', {target: 80}]\n    tty: ${TTY}\n    mem_limit: 1.5 GiB",
         "depends_on: {b: {condition: $WHEN, required: $NEEDED}}\n    stop_grace_period: 1h30m",
@@ -341,6 +343,7 @@ fn what_is_right_validates_and_what_is_wrong_does_not() {
     for (wrong, place) in [
         ("imgae: x", "'imgae' not allowed"),
         ("x-wasm: {egres: []}", "'egres' not allowed"),
+        ("x-wasm: {build: {output: a.wasm}}", "missing properties 'command'"),
         ("x-wasm: {http: {ports: [0]}}", "/x-wasm/http/ports/0"),
         ("ports: 80", "/ports"),
         ("ports: [{published: 80}]", "missing properties 'target'"),

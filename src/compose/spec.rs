@@ -91,6 +91,8 @@ pub enum Kind {
     Delay,
     /// A command: words, one string to be split, or nothing.
     Argv,
+    /// A command of this machine: words, or one string for its shell.
+    Shell,
     /// A list of `host=address`.
     Hosts,
     /// Permission bits: octal in a string, or a number.
@@ -697,10 +699,22 @@ pub static WASM: Record = closed(
     "x-wasm",
     &[
         optional("module", Kind::Text),
+        optional("build", Kind::Record(&WASM_BUILD)),
         optional("http", Kind::Record(&WASM_HTTP)),
         optional("egress", TEXTS),
         optional("env_from_links", Kind::Flag),
         optional("healthcheck", Kind::Record(&WASM_HEALTHCHECK)),
+    ],
+);
+
+static WASM_BUILD: Record = closed(
+    "x-wasm.build",
+    &[
+        required("command", Kind::Shell),
+        optional("output", Kind::Text),
+        optional("working_dir", Kind::Text),
+        optional("environment", Kind::Map(Keys::Free, &Kind::Scalar)),
+        optional("watch", TEXTS),
     ],
 );
 

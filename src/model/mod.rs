@@ -19,4 +19,6 @@ pub use port::{ExposedPort, HostPort, Port, Protocol};
 pub use project::{Ipam, IpamPool, Network, Project, Volume};
 pub use quantity::Bytes;
 pub use restart::Restart;
-pub use service::{Attachment, Build, Condition, Dependency, Logging, NetworkMode, PullPolicy, Service, WasmOptions};
+pub use service::{
+    Attachment, Build, Condition, Dependency, HostBuild, Logging, NetworkMode, PullPolicy, Service, WasmOptions,
+};

@@ -273,6 +273,8 @@ pub struct Logging {
 pub struct WasmOptions {
     /// Absolute path of the module, instead of `image`.
     pub module: Option<PathBuf>,
+    /// `build`: the module is made on this machine.
+    pub build: Option<HostBuild>,
     /// `http.ports`: where a `wasi:http` component is served; empty means the service's container ports, then 8080.
     pub http_ports: Vec<u16>,
     /// `http.reuse`: keep instances between requests.
@@ -283,4 +285,29 @@ pub struct WasmOptions {
     pub env_from_links: Option<bool>,
     /// `healthcheck.http`: a path or URL that must answer with 2xx or 3xx.
     pub health_http: Option<String>,
+}
+
+/// `x-wasm.build`: a command of this machine that makes the module.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostBuild {
+    /// Program and arguments; never empty.
+    pub command: Vec<String>,
+    /// Absolute path of the module it leaves.
+    pub output: PathBuf,
+    /// Absolute path of the folder it runs in.
+    pub working_dir: PathBuf,
+    /// Variables on top of the environment `wcompose` was started in.
+    pub environment: BTreeMap<String, String>,
+    /// Absolute paths whose changes `watch` answers with a build; empty means all of `working_dir`.
+    pub watch: Vec<PathBuf>,
+}
+
+impl HostBuild {
+    /// What people call it: the command, as it would be typed.
+    pub fn title(&self) -> String {
+        match self.command.as_slice() {
+            [shell, option, line] if shell == "/bin/sh" && option == "-c" => line.clone(),
+            words => words.join(" "),
+        }
+    }
 }

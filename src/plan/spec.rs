@@ -113,7 +113,10 @@ impl<'a> Specs<'a> {
     fn wasm_settings(&self, service: &Service) -> Value {
         let mut settings = Map::new();
         if let Some(declared) = service.document.get("x-wasm") {
-            settings.insert("x-wasm".into(), declared.clone());
+            let mut declared = declared.clone();
+            // How a module is made is not what it is.
+            declared.as_object_mut().map(|declared| declared.shift_remove("build"));
+            settings.insert("x-wasm".into(), declared);
         }
         let granted: Vec<&String> = self.granted(&service.name).collect();
         if !granted.is_empty() {
