@@ -16,16 +16,18 @@ use jiff::Timestamp;
 use tokio::io::AsyncWrite;
 use tokio::sync::Notify;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use crate::engine::{Outlet, OutputLine, Stream};
 
 /// Lines that may wait for the reader.
 const QUEUE: usize = 1024;
+/// Bytes that they may have together.
+const WAITING: usize = 1 << 20;
 /// A line longer than this is cut, so that a guest that never ends a line does not fill our memory.
 const LINE: usize = 64 * 1024;
-/// What a guest may write between two checks of the queue.
-const PERMIT: usize = 64 * 1024;
+/// What a guest may write between two checks of the queue. It can be as many lines as bytes, for each request in flight.
+const PERMIT: usize = 8 * 1024;
 
 /// Where the output of one run is gathered. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +45,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     lines: VecDeque<OutputLine>,
+    bytes: usize,
     closed: bool,
 }
 
@@ -74,7 +77,9 @@ impl Output {
         loop {
             let (line, closed) = {
                 let mut queue = self.lock();
-                (queue.lines.pop_front(), queue.closed)
+                let line = queue.lines.pop_front();
+                queue.bytes -= line.as_ref().map_or(0, |line| line.text.len());
+                (line, queue.closed)
             };
             let Some(line) = line else {
                 if closed {
@@ -95,13 +100,16 @@ impl Output {
     }
 
     fn push(&self, stream: Stream, text: String) {
-        self.lock().lines.push_back(OutputLine { at: Timestamp::now(), stream, text });
+        let mut queue = self.lock();
+        queue.bytes += text.len();
+        queue.lines.push_back(OutputLine { at: Timestamp::now(), stream, text });
+        drop(queue);
         self.0.filled.notify_one();
     }
 
     fn has_room(&self) -> bool {
         let queue = self.lock();
-        queue.lines.len() < QUEUE || queue.closed
+        queue.lines.len() < QUEUE && queue.bytes < WAITING || queue.closed
     }
 
     async fn room(&self) {
@@ -148,11 +156,13 @@ impl StdoutStream for Source {
 struct Splitter {
     source: Source,
     line: Vec<u8>,
+    /// What the guest may write before it has to check again.
+    permit: usize,
 }
 
 impl Splitter {
     fn new(source: Source) -> Self {
-        Self { source, line: Vec::new() }
+        Self { source, line: Vec::new(), permit: 0 }
     }
 
     fn take(&mut self, mut bytes: &[u8]) {
@@ -192,6 +202,11 @@ impl Pollable for Splitter {
 
 impl OutputStream for Splitter {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        // Nobody else holds a guest to it, and what it writes unasked would wait here without bounds.
+        let Some(left) = self.permit.checked_sub(bytes.len()) else {
+            return Err(StreamError::trap("a write without the permit of `check-write`"));
+        };
+        self.permit = left;
         self.take(&bytes);
         Ok(())
     }
@@ -201,7 +216,8 @@ impl OutputStream for Splitter {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(if self.source.output.has_room() { PERMIT } else { 0 })
+        self.permit = if self.source.output.has_room() { PERMIT } else { 0 };
+        Ok(self.permit)
     }
 }
 
@@ -298,6 +314,8 @@ mod tests {
         let output = Output::new();
         let mut stdout = output.writer(Stream::Stdout).p2_stream();
         let mut stderr = output.writer(Stream::Stderr).p2_stream();
+        stdout.check_write().unwrap();
+        stderr.check_write().unwrap();
         stdout.write("one\ntw".into()).unwrap();
         stderr.write("bad \u{fe0f}\r\n".into()).unwrap();
         stdout.write("o\n\nlast".into()).unwrap();
@@ -313,11 +331,27 @@ mod tests {
     async fn an_endless_line_is_cut() {
         let output = Output::new();
         let mut stdout = output.writer(Stream::Stdout).p2_stream();
-        for _ in 0..3 {
-            stdout.write(vec![b'x'; LINE].into()).unwrap();
+        for _ in 0..3 * LINE / PERMIT {
+            assert_eq!(stdout.check_write().unwrap(), PERMIT);
+            stdout.write(vec![b'x'; PERMIT].into()).unwrap();
         }
         drop(stdout);
         assert_eq!(texts(output).await.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_flood_fills_no_memory() {
+        let output = Output::new();
+        let mut stdout = output.writer(Stream::Stdout).p2_stream();
+        let mut written = 0;
+        while let Ok(permit @ 1..) = stdout.check_write() {
+            let mut line = vec![b'x'; permit];
+            line[permit - 1] = b'\n';
+            stdout.write(line.into()).unwrap();
+            written += permit;
+        }
+        assert!((WAITING..WAITING + 2 * PERMIT).contains(&written), "{written}");
+        assert!(stdout.write("x".into()).is_err(), "nothing is taken without a permit");
     }
 
     #[tokio::test]
@@ -325,6 +359,7 @@ mod tests {
         let output = Output::new();
         let mut stdout = output.writer(Stream::Stdout).p2_stream();
         for _ in 0..QUEUE {
+            stdout.check_write().unwrap();
             stdout.write("x\n".into()).unwrap();
         }
         assert_eq!(stdout.check_write().unwrap(), 0);
