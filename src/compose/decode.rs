@@ -525,6 +525,7 @@ impl Decoder<'_> {
             egress: list_of(&value, "egress"),
             env_from_links: value.get("env_from_links").and_then(Value::as_bool),
             health_http: value.get("healthcheck").and_then(|check| owned(check, "http")),
+            fuel: value.get("fuel").and_then(Value::as_u64),
         })
     }
 }

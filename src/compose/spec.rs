@@ -704,6 +704,7 @@ pub static WASM: Record = closed(
         optional("egress", TEXTS),
         optional("env_from_links", Kind::Flag),
         optional("healthcheck", Kind::Record(&WASM_HEALTHCHECK)),
+        optional("fuel", Kind::Integer(1, i64::MAX)),
     ],
 );
 

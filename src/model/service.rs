@@ -285,6 +285,8 @@ pub struct WasmOptions {
     pub env_from_links: Option<bool>,
     /// `healthcheck.http`: a path or URL that must answer with 2xx or 3xx.
     pub health_http: Option<String>,
+    /// `fuel`: Wasm instructions of one run, or of one request; without it as many as it likes.
+    pub fuel: Option<u64>,
 }
 
 /// `x-wasm.build`: a command of this machine that makes the module.

@@ -11,6 +11,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::places::Place;
+
 /// Bytes that one direction of a connection inside this process holds before its writer waits.
 const WINDOW: usize = 64 * 1024;
 
@@ -31,6 +33,11 @@ impl Conn {
         stream.set_nodelay(true)?;
         let (local, peer) = (canonical(stream.local_addr()?), canonical(stream.peer_addr()?));
         Ok(Self { io: Stream::Tcp(stream), local, peer })
+    }
+
+    /// The same, counted among the open sockets of its guest for as long as its bytes are held.
+    pub(super) fn placed(self, place: Place) -> Self {
+        Self { io: Stream::Placed(Box::new(self.io), place), ..self }
     }
 
     /// Both ends of a connection inside this process: of who connects, and of who listens.
@@ -55,6 +62,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A pipe inside this process.
     Inside(DuplexStream),
+    /// Any of them, with the place it takes among the open sockets of its guest.
+    Placed(Box<Stream>, Place),
 }
 
 impl AsyncRead for Stream {
@@ -62,6 +71,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Inside(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Placed(stream, _) => Pin::new(&mut **stream).poll_read(cx, buf),
         }
     }
 }
@@ -71,6 +81,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Inside(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Placed(stream, _) => Pin::new(&mut **stream).poll_write(cx, buf),
         }
     }
 
@@ -78,6 +89,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Inside(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Placed(stream, _) => Pin::new(&mut **stream).poll_flush(cx),
         }
     }
 
@@ -85,6 +97,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Inside(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Placed(stream, _) => Pin::new(&mut **stream).poll_shutdown(cx),
         }
     }
 }

@@ -3,13 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::carrier::Conn;
 use super::fabric::Fabric;
+use super::places::{Place, Places, Queue};
 use crate::model::InstanceName;
 
 /// A listening port of a guest. Dropping it frees the port; published host ports stay bound.
@@ -18,6 +19,9 @@ pub struct Listener {
     local: SocketAddr,
     kernel: Option<TcpListener>,
     inbox: Inbox,
+    /// Counts what is accepted among the open sockets of the guest.
+    queue: Queue,
+    _place: Place,
     /// Which source is asked first next time: a busy one starves no other.
     turn: u8,
 }
@@ -45,8 +49,15 @@ impl Drop for Registration {
 }
 
 impl Listener {
-    pub(super) fn new(local: SocketAddr, kernel: Option<TcpListener>, inbox: Inbox) -> Self {
-        Self { local, kernel, inbox, turn: 0 }
+    /// `place` is that of the listener itself.
+    pub(super) fn new(
+        local: SocketAddr,
+        kernel: Option<TcpListener>,
+        inbox: Inbox,
+        place: Place,
+        places: &Arc<Places>,
+    ) -> Self {
+        Self { local, kernel, inbox, queue: places.queue(), _place: place, turn: 0 }
     }
 
     /// The address the guest sees itself listening on.
@@ -54,8 +65,15 @@ impl Listener {
         self.local
     }
 
-    /// The next connection.
+    /// The next connection, once the guest may have one more open.
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Conn>> {
+        ready!(self.queue.poll(cx))?;
+        let conn = ready!(self.poll_sources(cx))?;
+        let place = self.queue.take().expect("it was polled for one");
+        Poll::Ready(Ok(conn.placed(place)))
+    }
+
+    fn poll_sources(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Conn>> {
         self.turn = (self.turn + 1) % 3;
         for step in 0..3 {
             let conn = match (self.turn + step) % 3 {
@@ -84,7 +102,7 @@ impl Listener {
     fn poll_kernel(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Conn>> {
         let Some(kernel) = &self.kernel else { return Poll::Pending };
         loop {
-            let accepted = std::task::ready!(kernel.poll_accept(cx)).and_then(|(stream, _)| Conn::over(stream));
+            let accepted = ready!(kernel.poll_accept(cx)).and_then(|(stream, _)| Conn::over(stream));
             match accepted {
                 // The peer gave up while it waited: no concern of the guest's.
                 Err(error)

@@ -15,3 +15,4 @@ mod carrier;
 mod fabric;
 mod forward;
 mod listener;
+mod places;

@@ -25,6 +25,7 @@ use super::fabric::Binding;
 pub use super::fabric::Fabric;
 pub use super::forward::{BoundPort, PublishError};
 pub use super::listener::Listener;
+use super::places::Places;
 pub use super::policy::Refused;
 use super::policy::{self, Decision, Destination, Owner, Pattern, Reach};
 use crate::model::InstanceName;
@@ -43,6 +44,8 @@ pub struct StackSpec {
     pub egress: Vec<String>,
     /// `extra_hosts` as (name, address or `host-gateway`).
     pub extra_hosts: Vec<(String, String)>,
+    /// Sockets it may have open at once.
+    pub sockets: usize,
     /// Where refusals go, once for each target.
     pub refusals: mpsc::Sender<Refused>,
 }
@@ -86,7 +89,7 @@ impl Fabric {
     /// Gives an instance its network: in-process addresses are allocated, and all its names and addresses entered in the
     /// directory. An `egress` entry that is none grants nothing and is reported as a refusal.
     pub fn join(self: &Arc<Self>, spec: StackSpec) -> Stack {
-        let StackSpec { instance, mut networks, agent, egress, extra_hosts, refusals } = spec;
+        let StackSpec { instance, mut networks, agent, egress, extra_hosts, sockets, refusals } = spec;
         let mut state = self.state();
         for network in networks.iter_mut().filter(|network| network.in_process) {
             network.addresses = state.addresses.of(&network.name, &instance).into_iter().collect();
@@ -101,6 +104,7 @@ impl Fabric {
         };
         self.directory.enter(instance.clone(), networks.iter().map(presence).collect());
 
+        let places = Places::new(sockets, refusals.clone());
         let memory = Memory::new(refusals);
         let granted = |entry: &String| match entry.parse::<Pattern>() {
             Ok(pattern) => Some(pattern),
@@ -128,6 +132,7 @@ impl Fabric {
             agent,
             reach,
             memory,
+            places,
         };
         Stack { inner: Arc::new(inner) }
     }
@@ -153,6 +158,7 @@ struct Inner {
     agent: Option<Agent>,
     reach: Reach,
     memory: Memory,
+    places: Arc<Places>,
 }
 
 /// Where a connection goes, once it is allowed.
@@ -194,6 +200,7 @@ impl Stack {
         if !policy::may_listen(&own, at.ip()) {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
+        let place = self.inner.places.take()?;
         let on = |network: &StackNetwork| !network.in_process && network.addresses.contains(&at.ip());
         let in_container = at.ip().is_unspecified() || self.inner.networks.iter().any(on);
         let kernel = match &self.inner.agent {
@@ -205,7 +212,7 @@ impl Stack {
             Some(_) | None => None,
         };
         let (local, inbox) = self.inner.fabric.bind(&self.inner.instance, at, service)?;
-        Ok(Listener::new(local, kernel, inbox))
+        Ok(Listener::new(local, kernel, inbox, place, &self.inner.places))
     }
 
     /// Connects to an address, in process where the other end lives here, else through the agent, else (egress) from the host.
@@ -323,6 +330,11 @@ impl Stack {
     }
 
     async fn go(&self, way: Way, to: SocketAddr) -> Result<Conn, NetError> {
+        let place = self.inner.places.take()?;
+        Ok(self.reach(way, to).await?.placed(place))
+    }
+
+    async fn reach(&self, way: Way, to: SocketAddr) -> Result<Conn, NetError> {
         match way {
             Way::Inside(binding, from) => {
                 let port = self.inner.fabric.ephemeral_port();

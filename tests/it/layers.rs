@@ -61,6 +61,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("wasmtime", &["engine::wasm"]),
     ("wasmtime_wasi", &["engine::wasm"]),
     ("wasmtime_wasi_http", &["engine::wasm"]),
+    ("wiggle", &["engine::wasm"]),
     ("wasmparser", &["image"]),
     ("wat", &["image"]),
     ("clap", &["cli::args"]),

@@ -17,10 +17,11 @@ use wasmtime::{
 };
 
 use super::cache::Cache;
+use super::limits;
 use crate::image::store::digest;
 
 /// Changes whenever the settings below do in a way Wasmtime's own compatibility hash does not cover.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// How long a guest computes before others get their turn.
 pub const TICK: Duration = Duration::from_millis(10);
@@ -48,19 +49,32 @@ impl Profile {
         }
     }
 
-    fn config(self) -> Config {
+    fn config(self, metering: Metering) -> Config {
         let mut config = Config::new();
         config
             .epoch_interruption(true)
+            .consume_fuel(metering == Metering::Fuel)
+            .max_wasm_stack(limits::STACK)
+            .async_stack_size(limits::TASK_STACK)
             .concurrency_support(self == Self::Reuse)
             .wasm_backtrace_details(WasmBacktraceDetails::Enable)
             // Nothing but Wasmtime itself unwinds guest code.
             .native_unwind_info(false);
-        if self == Self::Serve {
+        // A second pool would take as many terabytes of addresses again; counting fuel costs more than the pool saves.
+        if self == Self::Serve && metering == Metering::Off {
             config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
         }
         config
     }
+}
+
+/// Whether instructions are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Metering {
+    /// They are not.
+    Off,
+    /// For `x-wasm.fuel`: the code is another.
+    Fuel,
 }
 
 fn pool() -> PoolingAllocationConfig {
@@ -120,9 +134,7 @@ pub enum CompileError {
 /// Compiles modules and keeps what it compiled. One for each supervisor.
 pub struct Compiler {
     cache: Cache,
-    program: OnceLock<Engine>,
-    serve: OnceLock<Engine>,
-    reuse: OnceLock<Engine>,
+    engines: Mutex<HashMap<(Profile, Metering), Engine>>,
     ticker: OnceLock<Arc<Ticked>>,
     /// A lock for each key: replicas of a service compile it once.
     busy: Mutex<HashMap<String, Arc<Mutex<()>>>>,
@@ -134,21 +146,19 @@ type Ticked = Mutex<Vec<EngineWeak>>;
 impl Compiler {
     /// A compiler that keeps compiled code under `cache`.
     pub fn new(cache: &Path) -> Self {
-        Self {
-            cache: Cache::new(cache),
-            program: OnceLock::new(),
-            serve: OnceLock::new(),
-            reuse: OnceLock::new(),
-            ticker: OnceLock::new(),
-            busy: Mutex::default(),
-        }
+        Self { cache: Cache::new(cache), engines: Mutex::default(), ticker: OnceLock::new(), busy: Mutex::default() }
     }
 
     /// The code of a module for a profile: from the cache, or compiled. Blocks; takes milliseconds or seconds.
-    pub fn code(&self, module: &crate::model::Module, profile: Profile) -> Result<(Code, Origin), CompileError> {
-        let engine = self.engine(profile)?;
+    pub fn code(
+        &self,
+        module: &crate::model::Module,
+        profile: Profile,
+        metering: Metering,
+    ) -> Result<(Code, Origin), CompileError> {
+        let engine = self.engine(profile, metering)?;
         let is_component = !matches!(module.kind, crate::model::ModuleKind::Core);
-        let key = key(&module.digest, profile, &engine);
+        let key = key(&module.digest, profile, metering, &engine);
         let turn = self.busy.lock().expect("no panic while it is held").entry(key.clone()).or_default().clone();
         let _turn = turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(entry) = self.cache.find(&key) {
@@ -177,22 +187,15 @@ impl Compiler {
         Ok((code, Origin::Compiled))
     }
 
-    fn engine(&self, profile: Profile) -> Result<Engine, CompileError> {
-        let slot = match profile {
-            Profile::Program => &self.program,
-            Profile::Serve => &self.serve,
-            Profile::Reuse => &self.reuse,
-        };
-        if let Some(engine) = slot.get() {
+    fn engine(&self, profile: Profile, metering: Metering) -> Result<Engine, CompileError> {
+        let mut engines = self.engines.lock().expect("no panic while it is held");
+        if let Some(engine) = engines.get(&(profile, metering)) {
             return Ok(engine.clone());
         }
-        let engine = Engine::new(&profile.config()).map_err(CompileError::Wasmtime)?;
-        // Two callers may both have built one; the first to come is everybody's.
-        let engine = slot.get_or_init(|| {
-            self.tick(&engine);
-            engine
-        });
-        Ok(engine.clone())
+        let engine = Engine::new(&profile.config(metering)).map_err(CompileError::Wasmtime)?;
+        self.tick(&engine);
+        engines.insert((profile, metering), engine.clone());
+        Ok(engine)
     }
 
     /// Lets the epochs of an engine advance.
@@ -223,11 +226,12 @@ fn advance(ticked: &Weak<Ticked>) {
 }
 
 /// The cache key: the module's content, everything of Wasmtime that changes code, and our own settings.
-fn key(digest: &str, profile: Profile, engine: &Engine) -> String {
+fn key(digest: &str, profile: Profile, metering: Metering, engine: &Engine) -> String {
     let mut hasher = Feed(Sha256::new());
     FORMAT.hash(&mut hasher);
     digest.hash(&mut hasher);
     profile.name().hash(&mut hasher);
+    (metering == Metering::Fuel).hash(&mut hasher);
     engine.precompile_compatibility_hash().hash(&mut hasher);
     format!("{:x}", hasher.0.finalize())
 }
@@ -283,7 +287,7 @@ mod tests {
 
         /// Compiles with a compiler of its own, as another process would.
         fn code(&self, profile: Profile) -> Origin {
-            Compiler::new(self.folder.path()).code(&self.module, profile).unwrap().1
+            Compiler::new(self.folder.path()).code(&self.module, profile, Metering::Off).unwrap().1
         }
 
         fn entries(&self) -> Vec<std::path::PathBuf> {
@@ -340,7 +344,7 @@ mod tests {
     fn a_file_that_changed_is_not_run() {
         let bench = Bench::new(START);
         fs::write(&bench.module.path, b"\0asm\x01\0\0\0").unwrap();
-        let Err(error) = Compiler::new(bench.folder.path()).code(&bench.module, Profile::Program) else {
+        let Err(error) = Compiler::new(bench.folder.path()).code(&bench.module, Profile::Program, Metering::Off) else {
             panic!("other bytes were compiled");
         };
         assert!(matches!(error, CompileError::Changed(_)), "{error}");

@@ -120,10 +120,8 @@ impl Run {
             }
         };
         let reason = reason.map(|reason| match memory.denial() {
-            Some(denial) if code == TRAPPED => {
-                output.line(Stream::Stderr, format!("wcompose: {denial}"));
-                format!("{reason}; {denial}")
-            }
+            // Its log has it already.
+            Some(denial) if code == TRAPPED => format!("{reason}; {denial}"),
             _ => reason,
         });
         helpers.shutdown().await;

@@ -1,18 +1,19 @@
-//! What stands behind a guest: the data of its store, its linkers, its limits.
+//! What stands behind a guest: the data of its store, and its linkers.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use wasmtime::component::{self, ResourceTable};
-use wasmtime::{Engine, ResourceLimiter, Store};
+use wasmtime::{AsContext as _, AsContextMut, Engine, Store};
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::sockets::WasiSocketsCtxView;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::limits::{self, Budget, Share};
+use super::opening;
 use super::outgoing::Outgoing;
 use super::output::Output;
 use super::sockets;
@@ -74,15 +75,16 @@ impl Grants {
         *wasi.filesystem() = files;
         let state = State {
             wasi,
-            table: ResourceTable::new(),
+            table: limits::table(),
             http: WasiHttpCtx::new(),
             outgoing: Outgoing::new(self.stack.clone(), self.output.clone()),
             stack: self.stack.clone(),
-            limits: Limits::new(self.memory.clone()),
+            share: Share::new(self.memory.clone()),
         };
         let mut store = Store::new(engine, state);
-        store.limiter(|state| &mut state.limits);
+        store.limiter(|state| &mut state.share);
         interruptible(&mut store);
+        refuel(&mut store);
         store
     }
 
@@ -90,10 +92,12 @@ impl Grants {
     pub fn core_store(&self, engine: &Engine) -> wasmtime::Result<Store<CoreState>> {
         let mut builder = self.builder();
         self.open(&mut builder)?;
-        let state = CoreState { wasi: builder.build_p1(), limits: Limits::new(self.memory.clone()) };
+        let mut state = CoreState { wasi: builder.build_p1(), share: Share::new(self.memory.clone()) };
+        limits::bound(opening::table(&mut state.wasi));
         let mut store = Store::new(engine, state);
-        store.limiter(|state| &mut state.limits);
+        store.limiter(|state| &mut state.share);
         interruptible(&mut store);
+        fill(&mut store, self.memory.limits().fuel);
         Ok(store)
     }
 
@@ -136,6 +140,18 @@ fn interruptible<T>(store: &mut Store<T>) {
     store.epoch_deadline_async_yield_and_update(1);
 }
 
+/// Gives a component the fuel of one run or request, where the file limits it.
+pub fn refuel(mut store: impl AsContextMut<Data = State>) {
+    let fuel = store.as_context().data().share.limits().fuel;
+    fill(&mut store, fuel);
+}
+
+fn fill(mut store: impl AsContextMut, fuel: Option<u64>) {
+    if let Some(fuel) = fuel {
+        store.as_context_mut().set_fuel(fuel).expect("the engine counts fuel where there is a limit");
+    }
+}
+
 /// The data of a component's store.
 pub struct State {
     wasi: WasiCtx,
@@ -143,7 +159,7 @@ pub struct State {
     http: WasiHttpCtx,
     outgoing: Outgoing,
     stack: Stack,
-    limits: Limits,
+    share: Share,
 }
 
 impl State {
@@ -152,6 +168,11 @@ impl State {
         let stack = &self.stack;
         let stock = WasiSocketsCtxView { ctx: self.wasi.sockets(), table: &mut self.table };
         sockets::View { stock, stack }
+    }
+
+    /// Whether one more file may be opened; it is counted if so.
+    pub fn may_open(&mut self) -> bool {
+        self.share.open_file(&mut self.table)
     }
 }
 
@@ -170,7 +191,19 @@ impl WasiHttpView for State {
 /// The data of a core module's store.
 pub struct CoreState {
     wasi: WasiP1Ctx,
-    limits: Limits,
+    share: Share,
+}
+
+impl CoreState {
+    /// Wasmtime's part of it.
+    pub fn wasi(&mut self) -> &mut WasiP1Ctx {
+        &mut self.wasi
+    }
+
+    /// Whether one more file may be opened; it is counted if so.
+    pub fn may_open(&mut self) -> bool {
+        self.share.open_file(opening::table(&mut self.wasi))
+    }
 }
 
 /// Everything a component may import; `image::module` lists the same by name.
@@ -179,6 +212,7 @@ pub fn component_linker(engine: &Engine) -> wasmtime::Result<component::Linker<S
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     sockets::add_to_linker(&mut linker)?;
+    opening::add_to_component_linker(&mut linker)?;
     Ok(linker)
 }
 
@@ -186,103 +220,6 @@ pub fn component_linker(engine: &Engine) -> wasmtime::Result<component::Linker<S
 pub fn core_linker(engine: &Engine) -> wasmtime::Result<wasmtime::Linker<CoreState>> {
     let mut linker = wasmtime::Linker::new(engine);
     wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state: &mut CoreState| &mut state.wasi)?;
+    opening::add_to_core_linker(&mut linker)?;
     Ok(linker)
-}
-
-/// The memory of one service instance, shared by everything that runs for it.
-#[derive(Debug)]
-pub struct Budget {
-    limit: usize,
-    used: AtomicUsize,
-    denied: AtomicBool,
-}
-
-impl Budget {
-    /// So many bytes; absent means as many as Wasm can address.
-    pub fn new(limit: Option<u64>) -> Arc<Self> {
-        let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-        Arc::new(Self { limit, used: AtomicUsize::new(0), denied: AtomicBool::new(false) })
-    }
-
-    /// Bytes in use.
-    pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed) as u64
-    }
-
-    /// The phrase for a guest that ended after it asked for more than its limit.
-    pub fn denial(&self) -> Option<String> {
-        self.denied
-            .load(Ordering::Relaxed)
-            .then(|| format!("it asked for more memory than its limit of {} bytes", self.limit))
-    }
-
-    fn take(&self, bytes: usize) -> bool {
-        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(bytes).filter(|used| *used <= self.limit)
-        });
-        if taken.is_err() {
-            self.denied.store(true, Ordering::Relaxed);
-        }
-        taken.is_ok()
-    }
-}
-
-/// One store's part of a budget; given back when the store is dropped.
-struct Limits {
-    budget: Arc<Budget>,
-    held: usize,
-}
-
-impl Limits {
-    fn new(budget: Arc<Budget>) -> Self {
-        Self { budget, held: 0 }
-    }
-
-    fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>, size: usize) -> bool {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return false;
-        }
-        let bytes = desired.saturating_sub(current).saturating_mul(size);
-        let granted = self.budget.take(bytes);
-        if granted {
-            self.held += bytes;
-        }
-        granted
-    }
-}
-
-impl Drop for Limits {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.held, Ordering::Relaxed);
-    }
-}
-
-impl ResourceLimiter for Limits {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.grow(current, desired, maximum, 1))
-    }
-
-    /// Tables take host memory as well: one pointer and a tag for each element.
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.grow(current, desired, maximum, 16))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stores_share_a_budget_and_give_it_back() {
-        let budget = Budget::new(Some(100));
-        let (mut one, mut two) = (Limits::new(budget.clone()), Limits::new(budget.clone()));
-        assert!(one.memory_growing(0, 60, None).unwrap());
-        assert!(!one.memory_growing(60, 1000, Some(500)).unwrap());
-        assert_eq!(budget.denial(), None, "the module's own maximum is not the service's");
-        assert!(!two.memory_growing(0, 50, None).unwrap());
-        assert_eq!(budget.denial().unwrap(), "it asked for more memory than its limit of 100 bytes");
-        drop(one);
-        assert!(two.table_growing(0, 5, None).unwrap());
-        assert_eq!(budget.used(), 80);
-    }
 }

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::guest::Template;
-use super::host::Budget;
+use super::limits::Budget;
 use super::spec;
 use super::stop::{Effect, SIGTERM, Switch, effect};
 use crate::engine::{Exit, Started};

@@ -11,6 +11,8 @@ mod files;
 mod guest;
 mod host;
 mod instance;
+mod limits;
+mod opening;
 mod outgoing;
 mod output;
 mod reuse;
@@ -36,11 +38,12 @@ use async_trait::async_trait;
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::task::TaskTracker;
 
-use self::compile::Compiler;
+use self::compile::{Compiler, Metering};
 use self::files::Files;
 use self::guest::{Run, Template, Work};
-use self::host::{Budget, Grants};
+use self::host::Grants;
 use self::instance::{Handed, Instance, Life, Running};
+use self::limits::{Budget, Limits};
 use self::output::Output;
 use self::serve::Server;
 use self::threads::Threads;
@@ -168,9 +171,10 @@ impl Wasm {
 
     async fn template(&self, spec: &InstanceSpec, module: &Module) -> Result<Template> {
         let reuse = spec.service.wasm.as_ref().is_some_and(|options| options.http_reuse);
+        let metering = if Limits::of(&spec.service).fuel.is_some() { Metering::Fuel } else { Metering::Off };
         let (compiler, module) = (self.compiler.clone(), module.clone());
         let link = move || {
-            let (code, _) = compiler.code(&module, Template::profile(&module, reuse))?;
+            let (code, _) = compiler.code(&module, Template::profile(&module, reuse), metering)?;
             Template::link(&code, &module, reuse).map_err(compile::CompileError::Wasmtime)
         };
         blocking("compile the module of", spec, link).await
@@ -307,12 +311,14 @@ impl Wasm {
         let module = wasm_module(spec)?;
         let addresses = at_engine.as_ref().map(|started| started.addresses.clone()).unwrap_or_default();
         let (refusals, refused) = mpsc::channel(REFUSALS);
+        let limits = Limits::of(&spec.service);
         let stack = self.fabric.join(StackSpec {
             instance: spec.name.clone(),
             networks: networks(spec, &addresses),
             agent: agent.clone(),
             egress: spec.egress.clone(),
             extra_hosts: spec.service.extra_hosts.clone(),
+            sockets: limits.sockets,
             refusals,
         });
         let (files, image, passed) =
@@ -330,9 +336,9 @@ impl Wasm {
             environment: spec.environment.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
             working_dir: spec.service.working_dir.clone().or_else(|| module.config.working_dir.clone()),
             preopens: opened.preopens,
+            memory: Budget::new(limits, output.clone()),
             output,
             stack: stack.clone(),
-            memory: Budget::new(spec.service.memory.map(|bytes| bytes.0)),
         });
         let guests = self.threads.handle().map_err(|error| failed("start the threads of", spec, error))?;
         let work = match template {

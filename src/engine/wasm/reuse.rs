@@ -18,7 +18,7 @@ use wasmtime_wasi_http::handler::{
 };
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
-use super::host::{Grants, State};
+use super::host::{Grants, State, refuel};
 
 /// How long an instance waits for its next request.
 const IDLE: Duration = Duration::from_secs(10);
@@ -109,10 +109,11 @@ impl WorkerState for Worker {
 
     fn on_request_start(
         &self,
-        _: StoreContextMut<'_, State>,
+        store: StoreContextMut<'_, State>,
         (): (),
         _: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
+        refuel(store);
         // Patience is the expiry's.
         Box::pin(std::future::pending())
     }

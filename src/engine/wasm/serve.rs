@@ -221,9 +221,6 @@ impl Server {
                 for line in trapped.lines() {
                     self.say(&line);
                 }
-                if let Some(denial) = self.grants.memory.denial() {
-                    self.say(&denial);
-                }
             }
         }
     }

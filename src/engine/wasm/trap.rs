@@ -3,6 +3,8 @@
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
+use super::limits;
+
 /// Exit code after a trap: 128 + SIGABRT, as `wasmtime run` gives.
 pub const TRAPPED: i64 = 134;
 
@@ -44,7 +46,12 @@ impl Ended {
 fn reason(error: &wasmtime::Error) -> String {
     if let Some(trap) = error.downcast_ref::<Trap>() {
         let text = trap.to_string();
-        return text.strip_prefix("wasm trap: ").unwrap_or(&text).to_owned();
+        let text = text.strip_prefix("wasm trap: ").unwrap_or(&text);
+        return match trap {
+            Trap::StackOverflow => format!("{text}: its calls may take {} KiB of Wasm stack", limits::STACK / 1024),
+            Trap::OutOfFuel => format!("{text}: it has used up what `x-wasm.fuel` gives it"),
+            _ => text.to_owned(),
+        };
     }
     // The outermost context is the backtrace; what went wrong stands below it.
     error.root_cause().to_string()
@@ -153,7 +160,7 @@ mod tests {
     fn endless_recursion_is_a_short_story() {
         let ended = run(r#"(module $app (func $again (export "_start") call $again))"#);
         let Ended::Trapped(trapped) = ended else { panic!("{ended:?}") };
-        assert_eq!(trapped.reason, "call stack exhausted");
+        assert!(trapped.reason.starts_with("call stack exhausted"), "{}", trapped.reason);
         assert!(trapped.backtrace.len() <= 40, "{}", trapped.backtrace.len());
     }
 

@@ -126,6 +126,7 @@ impl Bench {
             agent: Some(agent.clone()),
             egress: Vec::new(),
             extra_hosts: Vec::new(),
+            sockets: 64,
             refusals: mpsc::channel(8).0,
         })
     }

@@ -183,7 +183,7 @@ async fn memory_ends_at_the_limit() {
     let (exit, _) = bench.run(&spec).await;
     assert_eq!(exit.code, 134);
     let reason = exit.reason.unwrap();
-    assert!(reason.ends_with("; it asked for more memory than its limit of 131072 bytes"), "{reason}");
+    assert!(reason.ends_with("; it asked for more memory than its limit of 131072 bytes (`mem_limit`)"), "{reason}");
 }
 
 #[tokio::test]
@@ -238,4 +238,58 @@ async fn a_module_that_does_not_link_fails_at_create() {
     assert!(error.to_string().starts_with("compile the module of `shop-job-1`: "), "{error}");
     assert!(error.to_string().contains("proc_exit"), "{error}");
     assert!(is_empty(&bench.folder.path().join("data/instances")), "nothing stays of it");
+}
+
+#[tokio::test]
+async fn a_program_opens_no_more_files_than_its_limit() {
+    let bench = Bench::new();
+    // Opens the same file until that fails, and exits with the number of the error.
+    let hoard = r#"(local $error i32)
+        (loop $again
+            (local.set $error (call $open (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 8)
+                (i32.const 1) (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 200)))
+            (br_if $again (i32.eqz (local.get $error))))
+        (call $exit (i32.add (local.get $error) (i32.load (i32.const 200))))"#;
+    let mut spec = bench.spec("job", &program(hoard));
+    with_service(&mut spec, |service| service.document = serde_json::json!({ "ulimits": { "nofile": 10 } }));
+    let (exit, written) = bench.run(&spec).await;
+    // 33 is "too many open files"; 13 is the tenth descriptor behind the three streams and the root.
+    assert_eq!(exit.code, 33 + 13);
+    assert_eq!(texts(&written).len(), 1, "{written:?}");
+    assert!(written[0].1.contains("10 files open") && written[0].1.contains("nofile"), "{written:?}");
+}
+
+#[tokio::test]
+async fn fuel_that_is_used_up_is_a_trap_that_says_so() {
+    let bench = Bench::new();
+    let mut spec = bench.spec("job", &program("(loop $again (br $again))"));
+    with_service(&mut spec, |service| {
+        service.wasm = Some(WasmOptions { fuel: Some(1_000_000), ..WasmOptions::default() });
+    });
+    let (exit, written) = bench.run(&spec).await;
+    assert_eq!(exit.code, 134);
+    assert!(exit.reason.is_some_and(|reason| reason.contains("x-wasm.fuel")));
+    assert!(texts(&written).iter().any(|line| line.contains("x-wasm.fuel")), "{written:?}");
+    let mut spec = bench.spec("job", &program(""));
+    with_service(&mut spec, |service| {
+        service.wasm = Some(WasmOptions { fuel: Some(1_000_000), ..WasmOptions::default() });
+    });
+    assert_eq!(bench.run(&spec).await.0.code, 0, "enough is enough");
+}
+
+#[tokio::test]
+async fn a_table_has_an_end() {
+    let bench = Bench::new();
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (table $table 1 funcref)
+        (func (export "_start")
+            (call $exit (i32.add
+                (i32.eq (table.grow $table (ref.null func) (i32.const 10000)) (i32.const 1))
+                (i32.mul (i32.const 2) (i32.eq (table.grow $table (ref.null func) (i32.const 2000000)) (i32.const -1)))))))"#;
+    let spec = bench.spec("job", text);
+    let (exit, written) = bench.run(&spec).await;
+    assert_eq!(exit.code, 1 + 2, "a large one is had, an endless one is not");
+    assert!(texts(&written)[0].contains("table"), "{written:?}");
 }
