@@ -7,6 +7,7 @@ pub mod credentials;
 pub mod export;
 pub mod fetch;
 pub mod give;
+pub mod ignore;
 pub mod kind;
 pub mod layers;
 pub mod module;

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::connect::hex;
-use super::ignore::Rules;
+use crate::image::ignore::Rules;
 use crate::model::Build;
 
 const IGNORE_FILE: &str = ".dockerignore";

@@ -11,7 +11,6 @@ mod container;
 mod context;
 mod error;
 mod events;
-mod ignore;
 mod image;
 mod logs;
 mod network;

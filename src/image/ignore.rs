@@ -1,4 +1,4 @@
-//! `.dockerignore`: which paths of a build context are left out.
+//! `.dockerignore`: which paths of a folder are left out, of a build context and of what is watched.
 //!
 //! The rules are the engine's own (its pattern matcher): patterns are anchored at the context's root, `*` and `?` stop at `/`, `**`
 //! does not, `[…]` is a class, `\` takes away a character's meaning, `!` brings back, the last pattern that matches decides, and
@@ -6,7 +6,7 @@
 
 /// The rules of one context.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Rules {
+pub struct Rules {
     patterns: Vec<Pattern>,
 }
 
@@ -26,7 +26,7 @@ enum Component {
 
 impl Rules {
     /// Reads the text of an ignore file.
-    pub(super) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let lines = text.lines().filter(|line| !line.starts_with('#')).map(str::trim).filter(|line| !line.is_empty());
         let patterns = lines
@@ -47,7 +47,7 @@ impl Rules {
     }
 
     /// Whether a path (relative, `/`-separated) is left out.
-    pub(super) fn leave_out(&self, path: &str) -> bool {
+    pub fn leave_out(&self, path: &str) -> bool {
         let mut out = false;
         for pattern in &self.patterns {
             if pattern.negated == out && pattern.matches(path) {
@@ -58,7 +58,7 @@ impl Rules {
     }
 
     /// Whether anything below a folder that is left out may be brought back.
-    pub(super) fn may_bring_back_below(&self, folder: &str) -> bool {
+    pub fn may_bring_back_below(&self, folder: &str) -> bool {
         let folders: Vec<&str> = folder.split('/').collect();
         self.patterns.iter().any(|pattern| {
             pattern.negated
