@@ -15,6 +15,9 @@ use crate::net::stack::Fabric;
 use crate::plan::observed::{Existing, ExistingKind, Observed, RunState};
 use crate::plan::unit::{InstanceSpec, Step};
 
+/// The label that tells what an instance was made from.
+const IMAGE: &str = "com.docker.compose.image";
+
 /// The engines of one supervisor.
 pub struct Engines {
     host: Option<String>,
@@ -106,13 +109,20 @@ impl Engines {
         observed.volumes.extend(theirs.volumes);
     }
 
-    /// An agent that runs without a guest of this process has lost its supervisor and is about to end: it counts as exited.
+    /// What an agent tells is true of a guest of this process: that runs what it runs now, not what its container's labels were
+    /// made for. An agent that runs without one has lost its supervisor and is about to end: it counts as exited.
     fn held(&self, mut existing: Existing) -> Existing {
-        if existing.kind == ExistingKind::Agent
-            && existing.state == RunState::Running
-            && !existing.instance().is_some_and(|instance| self.wasm.holds(&instance))
-        {
-            existing.state = RunState::Exited;
+        if existing.kind != ExistingKind::Agent || existing.state != RunState::Running {
+            return existing;
+        }
+        match existing.instance().and_then(|instance| self.wasm.held(&instance)) {
+            Some(spec) => {
+                existing.wasm_hash.clone_from(&spec.wasm_hash);
+                existing.config_hash = Some(spec.config_hash.clone());
+                existing.image_id = spec.labels.get(IMAGE).cloned();
+                existing.labels.clone_from(&spec.labels);
+            }
+            None => existing.state = RunState::Exited,
         }
         existing
     }

@@ -234,6 +234,20 @@ impl Handle for Running {
         Ok(())
     }
 
+    async fn replace(&self, spec: Arc<InstanceSpec>) -> Result<()> {
+        let entry = format!("replace {}", spec.name);
+        self.engine.note(&entry);
+        let (wait, broken) = {
+            let script = self.engine.lock();
+            (script.step, script.broken.get(&entry).cloned())
+        };
+        tokio::time::sleep(wait).await;
+        match broken {
+            Some(error) => Err(EngineError::new(ErrorKind::Internal, "compile the module of", &spec.container, error)),
+            None => Ok(()),
+        }
+    }
+
     async fn kill(&self, signal: &str) -> Result<()> {
         self.engine.note(format!("kill {} {signal}", self.name));
         if signal == "SIGKILL" {

@@ -47,6 +47,13 @@ pub trait Handle: Send + Sync {
     /// Returns when it has ended; [`Report::Exited`] went out.
     async fn stop(&self, grace: Option<Duration>) -> Result<()>;
 
+    /// Has it go on as this, without an end: what it serves is served all the while. Where that does not work it stays as it was,
+    /// and its output says why.
+    async fn replace(&self, spec: Arc<InstanceSpec>) -> Result<()> {
+        let why = "a container cannot take another image while it runs";
+        Err(EngineError::new(ErrorKind::Invalid, "reload", &spec.container, why))
+    }
+
     /// Tells what probes found, to an engine that shows an instance's health without checking it itself.
     fn tell_health(&self, health: Health) {
         let _ = health;

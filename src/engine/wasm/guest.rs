@@ -12,7 +12,8 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use super::command::{Entry, Program};
 use super::compile::{Code, Profile};
 use super::host::{Grants, State, component_linker, core_linker};
-use super::serve::Server;
+use super::reload::Swap;
+use super::serve::{Generation, Served, Server};
 use super::stop::{SIGKILL, Switch, Wish, wanted};
 use super::trap::{Ended, TRAPPED};
 use crate::engine::docker::Docker;
@@ -80,6 +81,10 @@ pub struct Run {
     pub refusals: mpsc::Receiver<Refused>,
     /// Wishes for its end.
     pub switch: Switch,
+    /// New modules.
+    pub swaps: mpsc::Receiver<Swap>,
+    /// Where a component is served.
+    pub ports: Vec<u16>,
     /// How long it may take to end when its agent is asked to.
     pub grace: Duration,
     /// Where guests run.
@@ -96,10 +101,43 @@ pub enum Work {
     Service(Arc<Server>, Vec<Listener>),
 }
 
+impl Work {
+    /// What a template does when it is started; a component listens from here on.
+    pub async fn begin(
+        template: Template,
+        grants: &Arc<Grants>,
+        guests: &Runtime,
+        ports: &[u16],
+    ) -> Result<Self, String> {
+        match template {
+            Template::Program(program, entry) => Ok(Self::Program(program, entry)),
+            Template::Service { component, reuse } => {
+                let first = Generation::new(component, grants.clone(), reuse).map_err(|error| format!("{error:#}"))?;
+                let server = Server::new(first, guests.clone());
+                let mut listeners = Vec::new();
+                for port in ports {
+                    let listener = server.listen(*port).await;
+                    listeners.push(listener.map_err(|error| format!("listen on port {port}: {error}"))?);
+                }
+                Ok(Self::Service(server, listeners))
+            }
+        }
+    }
+}
+
+/// How work came to an end.
+enum Finished {
+    /// With this exit code, and why.
+    Ended(i64, Option<String>),
+    /// Something else takes its place; nothing of it runs any more.
+    Replaced(Swap),
+}
+
 impl Run {
     /// Runs to the end. When all of it is cleaned up, `finish` learns the exit, and then the outlet.
     pub async fn complete(self, finish: impl FnOnce(&Exit)) {
-        let Self { outlet, grants, work, agent, container, refusals, switch, grace, guests, fabric } = self;
+        let Self { outlet, mut grants, mut work, agent, container, refusals, .. } = self;
+        let Self { switch, mut swaps, ports, grace, guests, fabric, .. } = self;
         let output = grants.output.clone();
         let memory = grants.memory.clone();
         let mut helpers = JoinSet::new();
@@ -111,14 +149,37 @@ impl Run {
         let mut pump = JoinSet::new();
         pump.spawn(output.clone().pump(outlet.clone(), mirror));
 
-        let (code, reason) = match work {
-            Work::Program(program, entry) => run_program(program, entry, grants, &switch, &guests).await,
-            Work::Service(server, listeners) => {
-                let (signal, reason) = server.serve(listeners, switch.watch()).await;
-                drop(grants);
-                (128 + i64::from(signal), reason)
+        let (code, reason) = loop {
+            let finished = match work {
+                Work::Program(program, entry) => {
+                    run_program(program, entry, grants.clone(), &switch, &guests, &mut swaps).await
+                }
+                Work::Service(server, listeners) => {
+                    match server.serve(listeners, switch.watch(), &mut swaps, grace).await {
+                        Served::Ended(signal, reason) => Finished::Ended(128 + i64::from(signal), reason),
+                        Served::Replaced(swap) => Finished::Replaced(swap),
+                    }
+                }
+            };
+            let Swap { template, identity, done } = match finished {
+                Finished::Ended(code, reason) => break (code, reason),
+                Finished::Replaced(swap) => swap,
+            };
+            grants = Arc::new(grants.renewed(identity));
+            match Work::begin(template, &grants, &guests, &ports).await {
+                // Whoever asked may have given up.
+                Ok(next) => {
+                    work = next;
+                    let _ = done.send(Ok(()));
+                }
+                Err(error) => {
+                    let _ = done.send(Err(error.clone()));
+                    break (1, Some(error));
+                }
             }
         };
+        // Nobody is told of a new module that comes now but by the closed channel.
+        drop((swaps, grants));
         let reason = reason.map(|reason| match memory.denial() {
             // Its log has it already.
             Some(denial) if code == TRAPPED => format!("{reason}; {denial}"),
@@ -149,33 +210,38 @@ async fn run_program(
     grants: Arc<Grants>,
     switch: &Switch,
     guests: &Runtime,
-) -> (i64, Option<String>) {
+    swaps: &mut mpsc::Receiver<Swap>,
+) -> Finished {
     let output = grants.output.clone();
     let mut watch = switch.watch();
     let mut task = JoinSet::new();
     task.spawn_on(async move { program.run(&entry, &grants).await }, guests);
     tokio::select! {
         ended = task.join_next() => match ended.expect("one task is in it") {
-            Ok(Ended::Exited(code)) => (code, None),
+            Ok(Ended::Exited(code)) => Finished::Ended(code, None),
             Ok(Ended::Trapped(trapped)) => {
                 for line in trapped.lines() {
                     output.line(Stream::Stderr, line);
                 }
-                (TRAPPED, Some(format!("wasm trap: {}", trapped.reason)))
+                Finished::Ended(TRAPPED, Some(format!("wasm trap: {}", trapped.reason)))
             }
             Err(lost) => {
                 output.line(Stream::Stderr, format!("wcompose: the guest's task failed: {lost}"));
-                (128 + i64::from(SIGKILL), Some(format!("an error of wcompose: {lost}")))
+                Finished::Ended(128 + i64::from(SIGKILL), Some(format!("an error of wcompose: {lost}")))
             }
         },
         wish = wanted(&mut watch) => {
             // Gone are its memory and its sockets when this returns.
             task.shutdown().await;
             match wish {
-                Wish::Stop { signal, .. } => (128 + i64::from(signal), None),
-                Wish::Kill { signal, reason } => (128 + i64::from(signal), reason),
+                Wish::Stop { signal, .. } => Finished::Ended(128 + i64::from(signal), None),
+                Wish::Kill { signal, reason } => Finished::Ended(128 + i64::from(signal), reason),
                 Wish::Run => unreachable!("`wanted` waits for another wish"),
             }
+        }
+        Some(swap) = swaps.recv() => {
+            task.shutdown().await;
+            Finished::Replaced(swap)
         }
     }
 }

@@ -29,13 +29,24 @@ pub struct Grants {
     /// Where relative paths start; preview 1 has no word for it, so core modules start at `/`.
     pub working_dir: Option<String>,
     /// Folders.
-    pub preopens: Vec<Preopen>,
+    pub preopens: Arc<[Preopen]>,
     /// Where its lines go.
     pub output: Output,
     /// Its network.
     pub stack: Stack,
     /// Memory it may use.
     pub memory: Arc<Budget>,
+}
+
+/// What a guest is told of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// argv.
+    pub arguments: Vec<String>,
+    /// The whole environment.
+    pub environment: Vec<(String, String)>,
+    /// Where relative paths start.
+    pub working_dir: Option<String>,
 }
 
 /// A folder of the host that a guest sees.
@@ -69,6 +80,20 @@ impl Folder {
 }
 
 impl Grants {
+    /// The same for another module in the place of this one: told other things of itself, with the same folders, output, network and memory.
+    pub fn renewed(&self, identity: Identity) -> Self {
+        let Identity { arguments, environment, working_dir } = identity;
+        Self {
+            arguments,
+            environment,
+            working_dir,
+            preopens: self.preopens.clone(),
+            output: self.output.clone(),
+            stack: self.stack.clone(),
+            memory: self.memory.clone(),
+        }
+    }
+
     /// A store for one run of a component.
     pub fn component_store(&self, engine: &Engine, files: WasiFilesystemCtx) -> Store<State> {
         let mut wasi = self.builder().build();
@@ -109,7 +134,7 @@ impl Grants {
     }
 
     fn open(&self, builder: &mut WasiCtxBuilder) -> wasmtime::Result<()> {
-        for preopen in &self.preopens {
+        for preopen in self.preopens.iter() {
             let access = if preopen.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
             let host = preopen.host.path();
             builder.preopened_dir(&host, &preopen.guest, access).map_err(|error| {

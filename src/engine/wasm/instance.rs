@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::guest::Template;
 use super::limits::Budget;
+use super::reload::Reloader;
 use super::spec;
 use super::stop::{Effect, SIGTERM, Switch, effect};
 use crate::engine::{Exit, Started};
@@ -61,6 +62,8 @@ pub struct Running {
     pub agent: Option<Agent>,
     /// Its memory.
     pub memory: Arc<Budget>,
+    /// How it gets new modules.
+    pub reloader: Reloader,
     /// How long it may take to end.
     pub grace: Duration,
     signal: u8,
@@ -77,6 +80,8 @@ pub struct Handed {
     pub signal: u8,
     /// Its agent, where it has one.
     pub agent: Option<Agent>,
+    /// How it gets new modules.
+    pub reloader: Reloader,
     ended: watch::Receiver<bool>,
 }
 
@@ -95,6 +100,7 @@ impl Running {
         stack: Stack,
         agent: Option<Agent>,
         memory: Arc<Budget>,
+        reloader: Reloader,
     ) -> (Self, watch::Sender<bool>) {
         let (ends, ended) = watch::channel(false);
         let wanted = spec.service.stop_signal.as_ref().or(spec.resolved.config().stop_signal.as_ref());
@@ -104,7 +110,7 @@ impl Running {
             Some(Effect::Nothing | Effect::Unknown) | None => SIGTERM,
         };
         let grace = spec.service.stop_grace.unwrap_or(GRACE);
-        (Self { switch: Switch::new(), stack, agent, memory, grace, signal, ended }, ends)
+        (Self { switch: Switch::new(), stack, agent, memory, reloader, grace, signal, ended }, ends)
     }
 
     /// The part a supervisor gets.
@@ -114,6 +120,7 @@ impl Running {
             grace: self.grace,
             signal: self.signal,
             agent: self.agent.clone(),
+            reloader: self.reloader.clone(),
             ended: self.ended.clone(),
         }
     }
@@ -165,6 +172,12 @@ impl Instance {
         self.started = Some(Timestamp::now());
         self.exit = None;
         self.run = Some(running);
+    }
+
+    /// It runs another module from now on; whatever it serves, it serves all the while.
+    pub fn renew(&mut self, spec: Arc<InstanceSpec>, template: Template) {
+        self.spec = spec;
+        self.template = template;
     }
 
     /// The run ended.

@@ -15,6 +15,7 @@ mod limits;
 mod opening;
 mod outgoing;
 mod output;
+mod reload;
 mod reuse;
 mod serve;
 mod sockets;
@@ -45,11 +46,11 @@ use self::host::Grants;
 use self::instance::{Handed, Instance, Life, Running};
 use self::limits::{Budget, Limits};
 use self::output::Output;
-use self::serve::Server;
+use self::reload::Reloader;
 use self::threads::Threads;
 use super::docker::Docker;
 use super::{Engine, EngineError, ErrorKind, Handle, Outlet, Report, Result, Started};
-use crate::model::{InstanceName, Module, ProjectName, Resolved};
+use crate::model::{InstanceName, Module, ProjectName, Resolved, ServiceName};
 use crate::net::agent::{Agent, Rendezvous};
 use crate::net::stack::{BoundPort, Conn, Fabric, NetError, PublishError, StackNetwork, StackSpec};
 use crate::net::wiring::Place;
@@ -72,14 +73,17 @@ pub struct Folders {
     pub data: PathBuf,
 }
 
+/// What is known of each instance.
+type Instances = Arc<Mutex<BTreeMap<InstanceName, Instance>>>;
+
 /// The Wasm engine of one supervisor.
 pub struct Wasm {
     folders: Folders,
     fabric: Arc<Fabric>,
     docker: Arc<OnceCell<Arc<Docker>>>,
-    compiler: Arc<Compiler>,
+    compiled: Compiled,
     threads: Threads,
-    instances: Arc<Mutex<BTreeMap<InstanceName, Instance>>>,
+    instances: Instances,
     /// Networks of Wasm services alone: they are nothing but a name, by the engine's.
     networks: Mutex<BTreeMap<String, NetworkSpec>>,
     runs: TaskTracker,
@@ -88,12 +92,12 @@ pub struct Wasm {
 impl Wasm {
     /// An engine; `docker` is filled before the first instance that lives at an agent is created.
     pub fn new(folders: Folders, fabric: Arc<Fabric>, docker: Arc<OnceCell<Arc<Docker>>>) -> Arc<Self> {
-        let compiler = Arc::new(Compiler::new(&folders.cache));
+        let compiled = Compiled(Arc::new(Compiler::new(&folders.cache)));
         Arc::new(Self {
             folders,
             fabric,
             docker,
-            compiler,
+            compiled,
             threads: Threads::default(),
             instances: Arc::default(),
             networks: Mutex::default(),
@@ -115,9 +119,18 @@ impl Wasm {
         self.lock().get(instance).and_then(Instance::running).map(|running| running.memory.used())
     }
 
-    /// Whether a guest of this process runs as this instance.
-    pub fn holds(&self, instance: &InstanceName) -> bool {
-        self.lock().get(instance).and_then(Instance::running).is_some()
+    /// As what a guest of this process runs as this instance, if one does. Its container's labels tell as what it began.
+    pub fn held(&self, instance: &InstanceName) -> Option<Arc<InstanceSpec>> {
+        self.lock().get(instance).filter(|instance| instance.running().is_some()).map(|instance| instance.spec.clone())
+    }
+
+    /// Says a line in the output of every guest of a service.
+    pub fn say(&self, service: &ServiceName, line: &str) {
+        for (_, instance) in self.lock().iter().filter(|(name, _)| name.service == *service) {
+            if let Some(running) = instance.running() {
+                running.reloader.output.line(super::Stream::Stderr, format!("wcompose: {line}"));
+            }
+        }
     }
 
     /// Whether a network of that name is of Wasm services alone and lives in this process.
@@ -140,7 +153,7 @@ impl Wasm {
         let files = self.files(spec);
         let root = module.root.clone();
         let (template, files, ports, rendezvous) = tokio::join!(
-            self.template(spec, module),
+            self.compiled.template(spec, module),
             blocking("prepare the files of", spec, move || files.create(root.as_deref())),
             self.publish(spec),
             self.create_agent(spec, replace),
@@ -167,17 +180,6 @@ impl Wasm {
                 Err(error)
             }
         }
-    }
-
-    async fn template(&self, spec: &InstanceSpec, module: &Module) -> Result<Template> {
-        let reuse = spec.service.wasm.as_ref().is_some_and(|options| options.http_reuse);
-        let metering = if Limits::of(&spec.service).fuel.is_some() { Metering::Fuel } else { Metering::Off };
-        let (compiler, module) = (self.compiler.clone(), module.clone());
-        let link = move || {
-            let (code, _) = compiler.code(&module, Template::profile(&module, reuse), metering)?;
-            Template::link(&code, &module, reuse).map_err(compile::CompileError::Wasmtime)
-        };
-        blocking("compile the module of", spec, link).await
     }
 
     async fn publish(&self, spec: &InstanceSpec) -> Result<Vec<BoundPort>> {
@@ -276,14 +278,15 @@ impl Wasm {
             // Made by a supervisor that is gone: its container may be there, its compiled guest is not.
             self.adopt_created(spec).await?;
         }
-        let (template, rendezvous) = {
+        let (template, rendezvous, made_of) = {
             let instances = self.lock();
             let instance = instances.get(&spec.name).ok_or_else(|| not_created(spec))?;
             if instance.running().is_some() {
                 return Err(failed("start", spec, "it runs already"));
             }
-            (instance.template.clone(), instance.rendezvous.clone())
+            (instance.template.clone(), instance.rendezvous.clone(), instance.spec.wasm_hash.clone())
         };
+        let template = if made_of == spec.wasm_hash { template } else { self.renew(spec).await? };
         let (agent, at_engine) = match rendezvous {
             Some(rendezvous) => {
                 let (agent, started) = self.start_agent(spec, &rendezvous).await?;
@@ -297,6 +300,15 @@ impl Wasm {
             agent.exit(1).await;
         }
         launched
+    }
+
+    /// It was to take a new module while it ran, and ended before: its next run begins with that one.
+    async fn renew(&self, spec: &Arc<InstanceSpec>) -> Result<Template> {
+        let template = self.compiled.template(spec, wasm_module(spec)?).await?;
+        if let Some(instance) = self.lock().get_mut(&spec.name) {
+            instance.renew(spec.clone(), template.clone());
+        }
+        Ok(template)
     }
 
     /// From a started agent, or none, to a running guest.
@@ -331,31 +343,29 @@ impl Wasm {
         for note in &opened.notes {
             output.line(super::Stream::Stderr, format!("wcompose: {note}"));
         }
+        let identity = spec::identity(spec, module);
         let grants = Arc::new(Grants {
-            arguments: spec::arguments(spec, module),
-            environment: spec.environment.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
-            working_dir: spec.service.working_dir.clone().or_else(|| module.config.working_dir.clone()),
-            preopens: opened.preopens,
+            arguments: identity.arguments,
+            environment: identity.environment,
+            working_dir: identity.working_dir,
+            preopens: opened.preopens.into(),
             memory: Budget::new(limits, output.clone()),
             output,
             stack: stack.clone(),
         });
         let guests = self.threads.handle().map_err(|error| failed("start the threads of", spec, error))?;
-        let work = match template {
-            Template::Program(program, entry) => Work::Program(program, entry),
-            Template::Service { component, reuse } => {
-                let server = Server::new(component, grants.clone(), reuse, guests.clone())
-                    .map_err(|error| failed("start", spec, format!("{error:#}")))?;
-                let mut listeners = Vec::new();
-                for port in spec::http_ports(spec, module) {
-                    let listener = server.listen(port).await;
-                    listeners
-                        .push(listener.map_err(|error| failed("listen for", spec, format!("port {port}: {error}")))?);
-                }
-                Work::Service(server, listeners)
-            }
+        let ports = spec::http_ports(spec, module);
+        let work = Work::begin(template, &grants, &guests, &ports).await;
+        let work = work.map_err(|error| failed("start", spec, error))?;
+        let (swaps, swapped) = mpsc::channel(1);
+        let reloader = Reloader {
+            compiled: self.compiled.clone(),
+            instances: self.instances.clone(),
+            swaps,
+            output: grants.output.clone(),
+            turn: Arc::default(),
         };
-        let (running, ended) = Running::new(spec, stack, agent.clone(), grants.memory.clone());
+        let (running, ended) = Running::new(spec, stack, agent.clone(), grants.memory.clone(), reloader);
         let run = Run {
             outlet: outlet.clone(),
             grants,
@@ -364,6 +374,8 @@ impl Wasm {
             agent,
             refusals: refused,
             switch: running.switch.clone(),
+            swaps: swapped,
+            ports,
             grace: running.grace,
             guests,
             fabric: self.fabric.clone(),
@@ -490,6 +502,10 @@ impl Handle for Handed {
         Ok(())
     }
 
+    async fn replace(&self, spec: Arc<InstanceSpec>) -> Result<()> {
+        self.reloader.reload(&spec).await
+    }
+
     fn tell_health(&self, health: Health) {
         if let Some(agent) = &self.agent {
             agent.set_health(health == Health::Healthy);
@@ -506,6 +522,23 @@ impl Handle for Handed {
             }
         }
         Ok(())
+    }
+}
+
+/// Makes what a run begins with. Cheap to clone.
+#[derive(Clone)]
+struct Compiled(Arc<Compiler>);
+
+impl Compiled {
+    async fn template(&self, spec: &InstanceSpec, module: &Module) -> Result<Template> {
+        let reuse = spec.service.wasm.as_ref().is_some_and(|options| options.http_reuse);
+        let metering = if Limits::of(&spec.service).fuel.is_some() { Metering::Fuel } else { Metering::Off };
+        let (compiler, module) = (self.0.clone(), module.clone());
+        let link = move || {
+            let (code, _) = compiler.code(&module, Template::profile(&module, reuse), metering)?;
+            Template::link(&code, &module, reuse).map_err(compile::CompileError::Wasmtime)
+        };
+        blocking("compile the module of", spec, link).await
     }
 }
 

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use wasmtime::component::GuestTaskId;
 use wasmtime::{Store, StoreContextMut};
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
@@ -28,17 +29,26 @@ const REQUEST: Duration = Duration::from_secs(600);
 const REQUESTS: usize = 10_000;
 
 /// The instances of one service.
-pub struct Reused(ProxyHandler<Made>);
+pub struct Reused {
+    handler: ProxyHandler<Made>,
+    retired: CancellationToken,
+}
 
 impl Reused {
     /// No instance is made before the first request.
     pub fn new(component: ProxyPre<State>, grants: Arc<Grants>, files: WasiFilesystemCtx) -> Self {
-        Self(ProxyHandler::new(Made { component, grants, files }))
+        let retired = CancellationToken::new();
+        Self { handler: ProxyHandler::new(Made { component, grants, files, retired: retired.clone() }), retired }
     }
 
     /// Hands requests to instances.
     pub fn handler(&self) -> &ProxyHandler<Made> {
-        &self.0
+        &self.handler
+    }
+
+    /// Instances end with the request they are at.
+    pub fn retire(&self) {
+        self.retired.cancel();
     }
 }
 
@@ -47,6 +57,7 @@ pub struct Made {
     component: ProxyPre<State>,
     grants: Arc<Grants>,
     files: WasiFilesystemCtx,
+    retired: CancellationToken,
 }
 
 impl HandlerState for Made {
@@ -61,14 +72,17 @@ impl HandlerState for Made {
             store,
             proxy: Proxy::P2(proxy),
             view: |state| state.http(),
-            expiration: Expiry(None),
+            expiration: Expiry { timer: None, retired: Box::pin(self.retired.clone().cancelled_owned()) },
             state: Worker,
         })
     }
 }
 
-/// Ends an instance that waited or worked for too long.
-pub struct Expiry(Option<(WorkerStatus, Pin<Box<Sleep>>)>);
+/// Ends an instance that waited or worked for too long, and one that waits when its component was replaced.
+pub struct Expiry {
+    timer: Option<Pin<Box<Sleep>>>,
+    retired: Pin<Box<WaitForCancellationFutureOwned>>,
+}
 
 impl WorkerExpiration for Expiry {
     fn poll(
@@ -77,12 +91,15 @@ impl WorkerExpiration for Expiry {
         status: WorkerStatus,
         start: std::time::Instant,
     ) -> Poll<()> {
+        if status == WorkerStatus::Idle && self.retired.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
         let patience = match status {
             WorkerStatus::Idle => IDLE,
             WorkerStatus::Requests | WorkerStatus::PostReturn => REQUEST,
         };
         let deadline = Instant::from_std(start) + patience;
-        let (_, sleep) = self.0.get_or_insert_with(|| (status, Box::pin(tokio::time::sleep_until(deadline))));
+        let sleep = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if sleep.deadline() != deadline {
             sleep.as_mut().reset(deadline);
         }

@@ -3,11 +3,14 @@
 //! Connections are the host's: hyper speaks HTTP/1.1 on the supervisor's own threads. Each request is answered by a fresh
 //! instance on the guests' threads, so that no state passes from one to the next; a trap is a 500 and a line in the log,
 //! and the service lives. With `x-wasm.http.reuse` instances are kept ([`super::reuse`]).
+//!
+//! The component behind the ports can be replaced while they are open ([`super::reload`]): connections go on, and each
+//! request is answered to its end by the component that was there when it came.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +20,7 @@ use hyper::body::Body;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,8 +29,10 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView};
 
-use super::host::{Grants, State};
+use super::guest::Template;
+use super::host::{Grants, Identity, State};
 use super::outgoing::from_box;
+use super::reload::Swap;
 use super::reuse::Reused;
 use super::stop::{Wish, overdue, wanted};
 use super::trap::Ended;
@@ -50,168 +55,28 @@ pub enum Instances {
     Kept(Reused),
 }
 
-/// An HTTP component being served.
-pub struct Server {
+/// A component that answers requests, and what its instances are given.
+pub struct Generation {
     component: ProxyPre<State>,
     grants: Arc<Grants>,
     files: WasiFilesystemCtx,
     instances: Instances,
-    /// Where guests run.
-    guests: Handle,
-    running: TaskTracker,
-    /// Ends the guests.
-    killed: CancellationToken,
-    /// Ends the connections.
-    cut: CancellationToken,
-    permits: Arc<Semaphore>,
 }
 
-impl Server {
-    /// A server of a linked component; nothing listens yet.
-    pub fn new(
-        component: ProxyPre<State>,
-        grants: Arc<Grants>,
-        reuse: bool,
-        guests: Handle,
-    ) -> wasmtime::Result<Arc<Self>> {
+impl Generation {
+    /// A linked component; its folders are opened now.
+    pub fn new(component: ProxyPre<State>, grants: Arc<Grants>, reuse: bool) -> wasmtime::Result<Self> {
         let files = grants.files()?;
+        Ok(Self::over(component, grants, reuse, files))
+    }
+
+    fn over(component: ProxyPre<State>, grants: Arc<Grants>, reuse: bool, files: WasiFilesystemCtx) -> Self {
         let instances = if reuse {
             Instances::Kept(Reused::new(component.clone(), grants.clone(), files.clone()))
         } else {
             Instances::Fresh
         };
-        Ok(Arc::new(Self {
-            component,
-            grants,
-            files,
-            instances,
-            guests,
-            running: TaskTracker::new(),
-            killed: CancellationToken::new(),
-            cut: CancellationToken::new(),
-            permits: Arc::new(Semaphore::new(CONCURRENT)),
-        }))
-    }
-
-    /// Listens on a port of the instance.
-    pub async fn listen(self: &Arc<Self>, port: u16) -> Result<Listener, NetError> {
-        let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        self.grants.stack.listen_http(at, Arc::new(Inside(self.clone()))).await
-    }
-
-    /// Serves until the end is wished, then drains what is in flight. Answers with the signal it ended by, and why.
-    pub async fn serve(
-        self: Arc<Self>,
-        listeners: Vec<Listener>,
-        mut wishes: watch::Receiver<Wish>,
-    ) -> (u8, Option<String>) {
-        let draining = CancellationToken::new();
-        let connections = TaskTracker::new();
-        let mut accepting = JoinSet::new();
-        for listener in listeners {
-            accepting.spawn(accept(self.clone(), listener, connections.clone(), draining.clone()));
-        }
-        let wish = wanted(&mut wishes).await;
-        // The listeners go first: a connection that comes now is refused, not left hanging.
-        accepting.shutdown().await;
-        draining.cancel();
-        connections.close();
-        self.running.close();
-        let ended = match wish {
-            Wish::Stop { signal, .. } => tokio::select! {
-                () = async { tokio::join!(connections.wait(), self.running.wait()); } => (signal, None),
-                forced = overdue(&mut wishes) => forced,
-            },
-            Wish::Kill { signal, reason } => (signal, reason),
-            Wish::Run => unreachable!("`wanted` waits for another wish"),
-        };
-        self.killed.cancel();
-        self.running.wait().await;
-        // Whoever was cut off is told so, if it reads.
-        if tokio::time::timeout(FAREWELL, connections.wait()).await.is_err() {
-            self.cut.cancel();
-            connections.wait().await;
-        }
-        ended
-    }
-
-    /// Answers one request; what goes wrong in the guest is a response, too.
-    async fn answer<B>(self: &Arc<Self>, request: Request<B>) -> Response<WasiBody>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Error>,
-    {
-        let _permit = self.permits.clone().acquire_owned().await.expect("it is never closed");
-        match &self.instances {
-            Instances::Fresh => self.answer_fresh(request).await,
-            Instances::Kept(reused) => {
-                let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-                let answer = reused.handler().clone();
-                // Workers start on the runtime of whoever asks first.
-                let task = self.running.spawn_on(async move { answer.handle((), request).await }, &self.guests);
-                let answered = tokio::select! {
-                    answered = task => answered,
-                    () = self.killed.cancelled() => return failure(StatusCode::SERVICE_UNAVAILABLE, "it is being stopped"),
-                };
-                match answered {
-                    Ok(Ok(response)) => response,
-                    Ok(Err(error)) => {
-                        self.log(&error);
-                        failure(StatusCode::INTERNAL_SERVER_ERROR, "the guest failed; its log says why")
-                    }
-                    Err(lost) => {
-                        self.say(&format!("a request was lost: {lost}"));
-                        failure(StatusCode::INTERNAL_SERVER_ERROR, "the guest failed; its log says why")
-                    }
-                }
-            }
-        }
-    }
-
-    async fn answer_fresh<B>(self: &Arc<Self>, request: Request<B>) -> Response<WasiBody>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Error>,
-    {
-        let mut store = self.grants.component_store(self.component.engine(), self.files.clone());
-        let Ok(request) = store.data_mut().http().new_incoming_request(Scheme::Http, request) else {
-            return failure(StatusCode::BAD_REQUEST, "the request names no host");
-        };
-        let (respond, response) = oneshot::channel();
-        let out = store.data_mut().http().new_response_outparam(respond).expect("the table of a new store has room");
-        let server = self.clone();
-        let run = async move {
-            let handle = async {
-                let proxy = server.component.instantiate_async(&mut store).await?;
-                proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
-            };
-            tokio::select! {
-                result = handle => match result {
-                    Ok(()) => Fate::Returned,
-                    Err(error) => {
-                        server.log(&error);
-                        Fate::Failed
-                    }
-                },
-                () = server.killed.cancelled() => Fate::Stopped,
-            }
-        };
-        let task = self.running.spawn_on(run, &self.guests);
-        match response.await {
-            Ok(Ok(response)) => response.map(|body| body.map_err(Error::from).boxed_unsync()),
-            Ok(Err(code)) => {
-                self.say(&format!("the guest answered with an error: {code:?}"));
-                failure(StatusCode::INTERNAL_SERVER_ERROR, "the guest answered with an error")
-            }
-            Err(_) => match task.await {
-                Ok(Fate::Stopped) => failure(StatusCode::SERVICE_UNAVAILABLE, "it is being stopped"),
-                Ok(Fate::Failed) => failure(StatusCode::INTERNAL_SERVER_ERROR, "the guest failed; its log says why"),
-                Ok(Fate::Returned) | Err(_) => {
-                    self.say("the guest returned without a response");
-                    failure(StatusCode::INTERNAL_SERVER_ERROR, "the guest gave no response")
-                }
-            },
-        }
+        Self { component, grants, files, instances }
     }
 
     fn log(&self, error: &wasmtime::Error) {
@@ -227,6 +92,205 @@ impl Server {
 
     fn say(&self, line: &str) {
         self.grants.output.line(Stream::Stderr, line);
+    }
+}
+
+/// A service of HTTP requests. Its ports are open as long as it lives, whichever component answers behind them.
+pub struct Server {
+    /// Answers what comes now; a request in flight keeps the one it began with.
+    current: RwLock<Arc<Generation>>,
+    /// Where guests run.
+    guests: Handle,
+    running: TaskTracker,
+    /// Ends the guests.
+    killed: CancellationToken,
+    /// Ends the connections.
+    cut: CancellationToken,
+    permits: Arc<Semaphore>,
+}
+
+/// How serving came to an end.
+pub enum Served {
+    /// By this signal, and why.
+    Ended(u8, Option<String>),
+    /// What is next does not answer requests: everything is drained for it.
+    Replaced(Swap),
+}
+
+/// What ends serving.
+enum End {
+    Wished(Wish),
+    Replaced(Swap),
+}
+
+impl Server {
+    /// A server of a component; nothing listens yet.
+    pub fn new(first: Generation, guests: Handle) -> Arc<Self> {
+        Arc::new(Self {
+            current: RwLock::new(Arc::new(first)),
+            guests,
+            running: TaskTracker::new(),
+            killed: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            permits: Arc::new(Semaphore::new(CONCURRENT)),
+        })
+    }
+
+    fn current(&self) -> Arc<Generation> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets another component answer from the next request on, on the same connections.
+    fn replace(&self, component: ProxyPre<State>, reuse: bool, identity: Identity) {
+        let old = self.current();
+        let grants = Arc::new(old.grants.renewed(identity));
+        let next = Arc::new(Generation::over(component, grants, reuse, old.files.clone()));
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+        if let Instances::Kept(reused) = &old.instances {
+            reused.retire();
+        }
+    }
+
+    /// Listens on a port of the instance.
+    pub async fn listen(self: &Arc<Self>, port: u16) -> Result<Listener, NetError> {
+        let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        self.current().grants.stack.listen_http(at, Arc::new(Inside(self.clone()))).await
+    }
+
+    /// Serves until the end is wished, then drains what is in flight.
+    pub async fn serve(
+        self: Arc<Self>,
+        listeners: Vec<Listener>,
+        mut wishes: watch::Receiver<Wish>,
+        swaps: &mut mpsc::Receiver<Swap>,
+        grace: Duration,
+    ) -> Served {
+        let draining = CancellationToken::new();
+        let connections = TaskTracker::new();
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            accepting.spawn(accept(self.clone(), listener, connections.clone(), draining.clone()));
+        }
+        let end = loop {
+            tokio::select! {
+                wish = wanted(&mut wishes) => break End::Wished(wish),
+                Some(swap) = swaps.recv() => match swap.template {
+                    Template::Service { component, reuse } => {
+                        self.replace(component, reuse, swap.identity);
+                        // Whoever asked may have given up.
+                        let _ = swap.done.send(Ok(()));
+                    }
+                    Template::Program(..) => break End::Replaced(swap),
+                },
+            }
+        };
+        // The listeners go first: a connection that comes now is refused, not left hanging.
+        accepting.shutdown().await;
+        draining.cancel();
+        connections.close();
+        self.running.close();
+        let drained = async { tokio::join!(connections.wait(), self.running.wait()) };
+        let served = match end {
+            End::Wished(Wish::Stop { signal, .. }) => tokio::select! {
+                _ = drained => Served::Ended(signal, None),
+                (signal, reason) = overdue(&mut wishes) => Served::Ended(signal, reason),
+            },
+            End::Wished(Wish::Kill { signal, reason }) => Served::Ended(signal, reason),
+            End::Wished(Wish::Run) => unreachable!("`wanted` waits for another wish"),
+            End::Replaced(swap) => tokio::select! {
+                _ = drained => Served::Replaced(swap),
+                () = tokio::time::sleep(grace) => Served::Replaced(swap),
+                (signal, reason) = overdue(&mut wishes) => Served::Ended(signal, reason),
+            },
+        };
+        self.killed.cancel();
+        self.running.wait().await;
+        // Whoever was cut off is told so, if it reads.
+        if tokio::time::timeout(FAREWELL, connections.wait()).await.is_err() {
+            self.cut.cancel();
+            connections.wait().await;
+        }
+        served
+    }
+
+    /// Answers one request; what goes wrong in the guest is a response, too.
+    async fn answer<B>(self: &Arc<Self>, request: Request<B>) -> Response<WasiBody>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Error>,
+    {
+        let _permit = self.permits.clone().acquire_owned().await.expect("it is never closed");
+        let generation = self.current();
+        match &generation.instances {
+            Instances::Fresh => self.answer_fresh(generation, request).await,
+            Instances::Kept(reused) => {
+                let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+                let answer = reused.handler().clone();
+                // Workers start on the runtime of whoever asks first.
+                let task = self.running.spawn_on(async move { answer.handle((), request).await }, &self.guests);
+                let answered = tokio::select! {
+                    answered = task => answered,
+                    () = self.killed.cancelled() => return failure(StatusCode::SERVICE_UNAVAILABLE, "it is being stopped"),
+                };
+                match answered {
+                    Ok(Ok(response)) => response,
+                    Ok(Err(error)) => {
+                        generation.log(&error);
+                        failure(StatusCode::INTERNAL_SERVER_ERROR, "the guest failed; its log says why")
+                    }
+                    Err(lost) => {
+                        generation.say(&format!("a request was lost: {lost}"));
+                        failure(StatusCode::INTERNAL_SERVER_ERROR, "the guest failed; its log says why")
+                    }
+                }
+            }
+        }
+    }
+
+    async fn answer_fresh<B>(self: &Arc<Self>, generation: Arc<Generation>, request: Request<B>) -> Response<WasiBody>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Error>,
+    {
+        let mut store = generation.grants.component_store(generation.component.engine(), generation.files.clone());
+        let Ok(request) = store.data_mut().http().new_incoming_request(Scheme::Http, request) else {
+            return failure(StatusCode::BAD_REQUEST, "the request names no host");
+        };
+        let (respond, response) = oneshot::channel();
+        let out = store.data_mut().http().new_response_outparam(respond).expect("the table of a new store has room");
+        let (runs, killed) = (generation.clone(), self.killed.clone());
+        let run = async move {
+            let handle = async {
+                let proxy = runs.component.instantiate_async(&mut store).await?;
+                proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
+            };
+            tokio::select! {
+                result = handle => match result {
+                    Ok(()) => Fate::Returned,
+                    Err(error) => {
+                        runs.log(&error);
+                        Fate::Failed
+                    }
+                },
+                () = killed.cancelled() => Fate::Stopped,
+            }
+        };
+        let task = self.running.spawn_on(run, &self.guests);
+        match response.await {
+            Ok(Ok(response)) => response.map(|body| body.map_err(Error::from).boxed_unsync()),
+            Ok(Err(code)) => {
+                generation.say(&format!("the guest answered with an error: {code:?}"));
+                failure(StatusCode::INTERNAL_SERVER_ERROR, "the guest answered with an error")
+            }
+            Err(_) => match task.await {
+                Ok(Fate::Stopped) => failure(StatusCode::SERVICE_UNAVAILABLE, "it is being stopped"),
+                Ok(Fate::Failed) => failure(StatusCode::INTERNAL_SERVER_ERROR, "the guest failed; its log says why"),
+                Ok(Fate::Returned) | Err(_) => {
+                    generation.say("the guest returned without a response");
+                    failure(StatusCode::INTERNAL_SERVER_ERROR, "the guest gave no response")
+                }
+            },
+        }
     }
 }
 

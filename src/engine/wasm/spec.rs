@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::host::Identity;
 use crate::model::{InstanceName, Module, MountSource, Protocol};
 use crate::plan::unit::InstanceSpec;
 
@@ -41,6 +42,15 @@ pub fn arguments(spec: &InstanceSpec, module: &Module) -> Vec<String> {
         _ => {}
     }
     arguments
+}
+
+/// What the instance's guest is told of itself.
+pub fn identity(spec: &InstanceSpec, module: &Module) -> Identity {
+    Identity {
+        arguments: arguments(spec, module),
+        environment: spec.environment.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        working_dir: spec.service.working_dir.clone().or_else(|| module.config.working_dir.clone()),
+    }
 }
 
 fn is_module(argument: &str) -> bool {

@@ -3,6 +3,7 @@
 mod agents;
 mod http;
 mod programs;
+mod reload;
 
 use std::path::Path;
 use std::time::Duration;

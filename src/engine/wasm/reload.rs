@@ -1,0 +1,69 @@
+//! New modules for guests that run.
+//!
+//! The new module is compiled and linked beside the running one; where that fails nothing changes, and the service's log says
+//! why. An HTTP component then takes over between two requests. A program is ended and the new one started in its place: its
+//! published ports stay bound and its connections wait.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::guest::Template;
+use super::host::Identity;
+use super::output::Output;
+use super::{Compiled, Instances, failed, spec, wasm_module};
+use crate::engine::{Result, Stream};
+use crate::plan::unit::InstanceSpec;
+
+/// A module that is to take a run over.
+pub struct Swap {
+    /// Compiled and linked.
+    pub template: Template,
+    /// What the guest is told of itself from now on.
+    pub identity: Identity,
+    /// Told when it took over, or why it did not.
+    pub done: oneshot::Sender<std::result::Result<(), String>>,
+}
+
+/// The way a run gets new modules. Cheap to clone.
+#[derive(Clone)]
+pub struct Reloader {
+    /// Makes templates.
+    pub compiled: Compiled,
+    /// Where the instance is known.
+    pub instances: Instances,
+    /// Where the run takes them.
+    pub swaps: mpsc::Sender<Swap>,
+    /// Where failures are told.
+    pub output: Output,
+    /// One at a time.
+    pub turn: Arc<Mutex<()>>,
+}
+
+impl Reloader {
+    /// Has the run go on with the module of this specification; where that does not work it goes on with the one it has.
+    pub async fn reload(&self, spec: &Arc<InstanceSpec>) -> Result<()> {
+        let _turn = self.turn.lock().await;
+        let reloaded = self.swap(spec).await;
+        if let Err(error) = &reloaded {
+            let text = format!("the new module was not taken, the old one goes on: {error}");
+            text.lines().for_each(|line| self.output.line(Stream::Stderr, format!("wcompose: {line}")));
+        }
+        reloaded
+    }
+
+    async fn swap(&self, spec: &Arc<InstanceSpec>) -> Result<()> {
+        let module = wasm_module(spec)?;
+        let template = self.compiled.template(spec, module).await?;
+        let (done, answer) = oneshot::channel();
+        let swap = Swap { template: template.clone(), identity: spec::identity(spec, module), done };
+        let over = || failed("reload", spec, "it ended meanwhile");
+        self.swaps.send(swap).await.map_err(|_| over())?;
+        let taken = answer.await.map_err(|_| over())?;
+        taken.map_err(|why| failed("reload", spec, why))?;
+        if let Some(instance) = self.instances.lock().expect("no panic while it is held").get_mut(&spec.name) {
+            instance.renew(spec.clone(), template);
+        }
+        Ok(())
+    }
+}
