@@ -183,6 +183,13 @@ pub enum Event {
         /// The instance as it is now.
         instance: Box<InstanceView>,
     },
+    /// A running instance took a new module; it was there all the while.
+    Reloaded {
+        /// Which.
+        instance: InstanceName,
+        /// SHA-256 of the module it runs now.
+        digest: String,
+    },
     /// An instance is gone.
     Removed {
         /// Which.
@@ -240,6 +247,7 @@ impl Snapshot {
             Event::StepStarted { .. }
             | Event::StepFinished { .. }
             | Event::StepFailed { .. }
+            | Event::Reloaded { .. }
             | Event::Refused { .. }
             | Event::Warned { .. }
             | Event::Settled { .. } => {}

@@ -183,6 +183,8 @@ pub struct UpOptions {
     pub timeout: Option<u64>,
     /// `--scale`.
     pub scale: BTreeMap<String, u32>,
+    /// A running guest of which nothing but the module changed takes the new one while it runs.
+    pub reload: bool,
     /// `--allow-egress SERVICE=TARGET`.
     pub allow_egress: Vec<(String, String)>,
 }

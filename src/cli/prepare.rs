@@ -1,6 +1,6 @@
 //! `up`, up to its plan: load, resolve images, observe, plan. Used by a supervisor and by a dry run alike.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::load;
@@ -12,7 +12,7 @@ use crate::model::{NetworkKey, Project, Resolved, ServiceName};
 use crate::net::wiring::{self, Place};
 use crate::plan::observed::Observed;
 use crate::plan::unit::Plan;
-use crate::plan::{self, Dependencies, Orphans, Recreate, select};
+use crate::plan::{self, Dependencies, NewModule, Orphans, Recreate, select};
 use crate::session::UpRequest;
 
 /// A project whose images are known: what is left needs a moment in which nothing changes.
@@ -20,8 +20,9 @@ pub struct Wanted {
     up: UpRequest,
     /// The project, with `--scale` applied.
     pub project: Project,
-    /// What each wanted service's image is.
+    /// What each service's image is; of those that are not brought up, as far as it is known.
     pub resolution: Resolution,
+    selected: BTreeSet<ServiceName>,
 }
 
 /// A plan and what was there before it.
@@ -50,22 +51,40 @@ pub async fn resolve(
         dry_run,
         environment: up.load.environment.clone(),
     };
-    let resolution =
+    let mut resolution =
         resolve::resolve(&project, &services, engines, folders, options, progress).await.map_err(Failure::many)?;
-    Ok(Wanted { up, project, resolution })
+    let selected: BTreeSet<ServiceName> = services.iter().map(|service| service.name.clone()).collect();
+    if resolution.values().any(Resolved::is_wasm) {
+        let others: Vec<_> = project.services.values().filter(|one| !selected.contains(&one.name)).collect();
+        resolution.extend(resolve::glance(&project, &others, engines, folders).await);
+    }
+    Ok(Wanted { up, project, resolution, selected })
 }
 
 impl Wanted {
     /// Whether a guest runs any of it.
     pub fn has_guests(&self) -> bool {
-        self.resolution.values().any(Resolved::is_wasm)
+        self.resolution.iter().any(|(name, resolved)| self.selected.contains(name) && resolved.is_wasm())
     }
 
     /// Observes, and plans from what is seen. Nothing may be under way meanwhile.
     pub async fn plan(&self, engines: &Engines) -> Result<Prepared, Failure> {
-        let observed = observe(&self.project, &self.resolution, engines).await?;
+        let observed = self.observe(engines).await?;
         let plan = plan::plan(&self.project, &self.resolution, &observed, &plan_options(&self.up));
         Ok(Prepared { observed, plan })
+    }
+
+    /// What exists now. The Docker engine is connected when anything of what is brought up lives there.
+    async fn observe(&self, engines: &Engines) -> Result<Observed, Failure> {
+        let wiring = wiring::place(&self.project, &self.resolution);
+        let at_engine =
+            |(name, resolved): (&ServiceName, &Resolved)| !resolved.is_wasm() || wiring.place(name) == Place::Agent;
+        if self.resolution.iter().filter(|(name, _)| self.selected.contains(*name)).any(at_engine) {
+            engines.docker().await?;
+        }
+        let observed = engines.observe_project(&self.project).await?;
+        external(&self.project, &observed)?;
+        Ok(observed)
     }
 }
 
@@ -85,19 +104,6 @@ pub fn scaled(mut project: Project, up: &UpRequest) -> Result<Project, Failure> 
         service.scale = *replicas;
     }
     Ok(project)
-}
-
-/// What exists now. The Docker engine is connected when anything of the project lives there.
-async fn observe(project: &Project, resolution: &Resolution, engines: &Engines) -> Result<Observed, Failure> {
-    let wiring = wiring::place(project, resolution);
-    let at_engine =
-        |(name, resolved): (&ServiceName, &Resolved)| !resolved.is_wasm() || wiring.place(name) == Place::Agent;
-    if resolution.iter().any(at_engine) {
-        engines.docker().await?;
-    }
-    let observed = engines.observe_project(project).await?;
-    external(project, &observed)?;
-    Ok(observed)
 }
 
 /// What is made elsewhere must be there.
@@ -149,6 +155,7 @@ fn plan_options(up: &UpRequest) -> plan::Options {
             (false, true) => Recreate::Never,
             (false, false) => Recreate::Changed,
         },
+        new_module: if options.reload { NewModule::Swaps } else { NewModule::Replaces },
         no_start: options.no_start,
         orphans: if options.remove_orphans { Orphans::Remove } else { Orphans::Warn },
         timeout: options.timeout.map(Duration::from_secs),

@@ -100,6 +100,28 @@ pub async fn resolve(
     if failures.is_empty() { Ok(resolution) } else { Err(failures) }
 }
 
+/// What the images of services are that are not brought up, as far as that is known without pulling, building or failing:
+/// where a guest lives and how it finds others depends on them, too.
+pub async fn glance(project: &Project, services: &[&Service], engines: &Engines, folders: &ImageFolders) -> Resolution {
+    let silent: Progress = Arc::new(|_, _, _| {});
+    let options = ImageOptions { no_build: true, pull: Some(PullPolicy::Never), ..ImageOptions::default() };
+    let store = Store::new(&folders.data);
+    let (images, making) = (&folders.images, Mutex::default());
+    let resolver = Resolver { project, engines, images, store, options, progress: &silent, making };
+    let glances = services.iter().map(async |service| {
+        let unknown = || {
+            let reference = service.image.clone().unwrap_or_else(|| project.image_of(&service.name));
+            let image = Image { id: NOT_YET.to_owned(), config: ImageConfig::default() };
+            match wasm_sign(service) {
+                Some(_) => Resolved::Wasm(not_yet_a_module(reference, image)),
+                None => Resolved::Linux { image: reference, id: image.id, config: image.config },
+            }
+        };
+        (service.name.clone(), resolver.service(service).await.unwrap_or_else(|_| unknown()))
+    });
+    join_all(glances).await.into_iter().collect()
+}
+
 /// Stands for the id of an image that a dry run does not build or pull.
 const NOT_YET: &str = "";
 

@@ -252,6 +252,7 @@ fn options(args: &Up) -> Result<UpOptions, Failure> {
         remove_orphans: args.remove_orphans,
         timeout: args.timeout,
         scale,
+        reload: false,
         allow_egress,
     })
 }

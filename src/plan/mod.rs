@@ -39,6 +39,8 @@ pub struct Options {
     pub dependencies: Dependencies,
     /// When existing instances are replaced.
     pub recreate: Recreate,
+    /// What becomes of a running guest of which nothing but the module changed.
+    pub new_module: NewModule,
     /// Create only.
     pub no_start: bool,
     /// What happens to containers of services that are not declared.
@@ -61,6 +63,16 @@ pub enum Recreate {
     Always,
     /// Never.
     Never,
+}
+
+/// What becomes of a running guest of which nothing but the module changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NewModule {
+    /// It is replaced, as a container is whose image changed.
+    #[default]
+    Replaces,
+    /// It takes the new module while it runs. There are as many replicas as before, whatever the file says.
+    Swaps,
 }
 
 /// What happens to containers of services that are not declared.

@@ -9,7 +9,7 @@ use super::observed::{Existing, ExistingKind, Observed, RunState};
 use super::resources::Resources;
 use super::spec::Specs;
 use super::unit::{Action, Cause, Edge, InstanceSpec, Step, Unit, UnitId, Work};
-use super::{Recreate, down, instance};
+use super::{NewModule, Recreate, down, instance};
 use crate::model::{InstanceName, Resolved, Service, ServiceName};
 use crate::net::wiring::Place;
 
@@ -35,6 +35,8 @@ enum Fate {
     Replaced(Box<Existing>, Cause),
     /// What there is, is right.
     Kept(Box<Existing>),
+    /// What there is, is right but for its module, which it takes while it runs.
+    Swapped(Box<Existing>, Cause),
 }
 
 /// Decides about a service. `renewed` is a dependency whose replacement pulls its dependents along.
@@ -55,7 +57,10 @@ pub(super) fn decide(
             (difference(specs, &spec, &existing, resources, renewed), number, existing)
         })
         .collect();
-    let scale = specs.scale(service);
+    let scale = match specs.options.new_module {
+        NewModule::Swaps if !judged.is_empty() => judged.len() as u32,
+        NewModule::Swaps | NewModule::Replaces => specs.scale(service),
+    };
 
     // The outdated go first, then the highest numbers.
     judged.sort_by_key(|(cause, number, _)| (cause.is_none(), Reverse(*number)));
@@ -66,10 +71,15 @@ pub(super) fn decide(
     let mut wanted: Vec<Replica> = judged
         .into_iter()
         .map(|(cause, number, existing)| match cause {
-            Some(cause) => Replica {
-                spec: specs.spec(service, resolved, number, None),
-                fate: Fate::Replaced(Box::new(existing), cause),
-            },
+            Some(cause) => {
+                let spec = specs.spec(service, resolved, number, None);
+                let fate = if swaps(specs, &spec, &existing, resources, renewed) {
+                    Fate::Swapped(Box::new(existing), cause)
+                } else {
+                    Fate::Replaced(Box::new(existing), cause)
+                };
+                Replica { spec, fate }
+            }
             None => Replica {
                 spec: specs.spec(service, resolved, number, Some(&existing.name)),
                 fate: Fate::Kept(Box::new(existing)),
@@ -82,6 +92,30 @@ pub(super) fn decide(
             .map(|next| Replica { spec: specs.spec(service, resolved, highest + next, None), fate: Fate::New }),
     );
     Replicas { wanted, leaving }
+}
+
+/// Whether all that differs is the module, and the instance can take the new one while it runs. A module out of an image
+/// comes with the image's files, which are the guest's root, and makes another instance.
+fn swaps(
+    specs: &Specs<'_>,
+    spec: &InstanceSpec,
+    existing: &Existing,
+    resources: &Resources,
+    renewed: Option<&ServiceName>,
+) -> bool {
+    let Resolved::Wasm(module) = &spec.resolved else { return false };
+    let old = existing.image_id.as_deref().and_then(|id| id.strip_prefix("sha256:"));
+    specs.options.new_module == NewModule::Swaps
+        && specs.options.recreate == Recreate::Changed
+        && existing.state == RunState::Running
+        && wanted_kind(spec) == existing.kind
+        && existing.name == spec.container
+        && module.root.is_none()
+        && existing.config_hash.as_ref() == Some(&spec.config_hash)
+        && old.is_some_and(|old| old != module.digest)
+        && existing.wasm_hash == old.map(|old| specs.wasm_hash(&spec.service, old))
+        && membership_difference(spec, existing, resources).is_none()
+        && renewed.is_none()
 }
 
 /// What there is of a service, each with a number of its own, and what an interrupted replacement left beside it.
@@ -211,7 +245,7 @@ impl Replicas {
 
     /// Edges to what is made.
     pub(super) fn created(&self) -> impl Iterator<Item = Edge> {
-        let made = self.wanted.iter().filter(|replica| !matches!(replica.fate, Fate::Kept(_)));
+        let made = self.wanted.iter().filter(|replica| matches!(replica.fate, Fate::New | Fate::Replaced(..)));
         made.map(|replica| Edge::done(UnitId::Create(replica.spec.name.clone())))
     }
 
@@ -226,7 +260,7 @@ impl Replicas {
             let (replace, cause) = match &replica.fate {
                 Fate::New => (None, Cause("not found".into())),
                 Fate::Replaced(existing, cause) => (Some(existing.clone()), cause.clone()),
-                Fate::Kept(_) => return None,
+                Fate::Kept(_) | Fate::Swapped(..) => return None,
             };
             let step = Step::Create { spec: Arc::clone(&replica.spec), replace };
             let id = UnitId::Create(replica.spec.name.clone());
@@ -242,6 +276,9 @@ impl Replicas {
             match &replica.fate {
                 Fate::New => start(Cause("not found".into())),
                 Fate::Replaced(_, cause) => start(cause.clone()),
+                Fate::Swapped(existing, cause) => {
+                    instance(&replica.spec, Action::Swap(existing.clone()), cause.clone(), conditions.to_vec())
+                }
                 Fate::Kept(existing) => {
                     let cause = Cause(existing.state.as_str().to_owned());
                     match existing.state {

@@ -52,7 +52,7 @@ impl<'a> Specs<'a> {
         let config_hash = digest::service_hash(&service.document);
         let wasm_hash = match resolved {
             Resolved::Linux { .. } => None,
-            Resolved::Wasm(module) => Some(digest::wasm_hash(&module.digest, &self.wasm_settings(service))),
+            Resolved::Wasm(module) => Some(self.wasm_hash(service, &module.digest)),
         };
         Arc::new(InstanceSpec {
             project: self.project.name.clone(),
@@ -106,6 +106,11 @@ impl<'a> Specs<'a> {
 
     fn granted<'s>(&'s self, service: &'s ServiceName) -> impl Iterator<Item = &'s String> {
         self.options.allow_egress.iter().filter(move |(name, _)| name == service).map(|(_, target)| target)
+    }
+
+    /// The hash of a Wasm instance of this service that runs a module of this digest.
+    pub(super) fn wasm_hash(&self, service: &Service, module_digest: &str) -> String {
+        digest::wasm_hash(module_digest, &self.wasm_settings(service))
     }
 
     /// What a Wasm instance is made from besides its module and what compose's own hash covers. Reach granted for a run and

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::observed::{Existing, ExistingKind, ExistingNetwork, ExistingVolume, Observed, RunState};
 use super::unit::{Action, InstanceSpec, Plan, Step, UnitId, Work};
-use super::{Dependencies, DownOptions, Options, Orphans, Recreate, Resolution, Target, down, label, plan};
+use super::{Dependencies, DownOptions, NewModule, Options, Orphans, Recreate, Resolution, Target, down, label, plan};
 use crate::model::{
     Attachment, Condition, Dependency, ExposedPort, ImageConfig, Ipam, Module, ModuleKind, Mount, MountSource, Network,
     NetworkMode, Project, Protocol, Resolved, Service, ServiceName, Volume, WasmOptions,
@@ -323,6 +323,55 @@ fn new_bytes_of_a_module_and_new_options_are_told_apart() {
     assert_snapshot!(rebuilt.plan(&observed, &Options::default()).units[0], @"recreate p-gateway-1 (module changed)");
     let options = Options { allow_egress: vec![("gateway".into(), "example.com:443".into())], ..Options::default() };
     assert_snapshot!(shop().plan(&observed, &options).units[0], @"recreate p-gateway-1 (config changed: x-wasm)");
+}
+
+#[test]
+fn a_module_that_alone_is_new_is_swapped_where_that_is_asked_for() {
+    let rebuilt = |mut world: World| {
+        if let Some(Resolved::Wasm(module)) = world.resolution.get_mut("gateway") {
+            module.digest = "1".repeat(64);
+        }
+        world
+    };
+    let options = Options {
+        services: vec!["gateway".into()],
+        dependencies: Dependencies::Skip,
+        new_module: NewModule::Swaps,
+        ..Options::default()
+    };
+    let observed = shop().up();
+    let plan = rebuilt(shop()).plan(&observed, &options);
+    assert_snapshot!(plan, @"swap the module of p-gateway-1 (module changed)");
+    let unit = plan.unit(&UnitId::Instance(crate::model::InstanceName::new("gateway".into(), 1))).unwrap();
+    let Work::Instance(spec, _) = &unit.work else { panic!("an instance") };
+    assert!(matches!(&spec.resolved, Resolved::Wasm(module) if module.digest.starts_with('1')));
+
+    // Anything else that is new, too, makes another instance of it.
+    let edited = rebuilt(shop().edit("gateway", |service| service.document = json!("changed")));
+    assert_snapshot!(edited.plan(&observed, &options).units[0], @"recreate p-gateway-1 (config changed)");
+    let granted = Options { allow_egress: vec![("gateway".into(), "example.com:443".into())], ..options.clone() };
+    assert_snapshot!(rebuilt(shop()).plan(&observed, &granted).units[0], @"recreate p-gateway-1 (module changed)");
+    let mut left = observed.clone();
+    find(&mut left, "p-gateway-1").networks.clear();
+    assert_snapshot!(rebuilt(shop()).plan(&left, &options).units[0], @"recreate p-gateway-1 (module changed)");
+    let mut ended = observed.clone();
+    find(&mut ended, "p-gateway-1").state = RunState::Exited;
+    assert_snapshot!(rebuilt(shop()).plan(&ended, &options).units[0], @"recreate p-gateway-1 (module changed)");
+}
+
+#[test]
+fn a_swap_leaves_the_number_of_replicas_alone() {
+    let mut world = world().wasm("web");
+    let scaled = Options { scale: BTreeMap::from([("web".into(), 2)]), ..Options::default() };
+    let observed = carry_out(Observed::default(), &world.plan(&Observed::default(), &scaled));
+    if let Some(Resolved::Wasm(module)) = world.resolution.get_mut("web") {
+        module.digest = "1".repeat(64);
+    }
+    let options = Options { new_module: NewModule::Swaps, ..Options::default() };
+    assert_snapshot!(world.plan(&observed, &options), @r"
+    swap the module of p-web-1 (module changed)
+    swap the module of p-web-2 (module changed)
+    ");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod command;
 mod facts;
 #[cfg(test)]
 mod laws;
+mod replace;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -90,6 +91,17 @@ pub enum Input {
         instance: InstanceName,
         /// In which attempt.
         attempt: Attempt,
+        /// How.
+        result: Result<(), Problem>,
+    },
+    /// A running instance took what is new of its specification, or did not.
+    ReplaceDone {
+        /// Which instance.
+        instance: InstanceName,
+        /// In which attempt.
+        attempt: Attempt,
+        /// What it was to take.
+        spec: Arc<InstanceSpec>,
         /// How.
         result: Result<(), Problem>,
     },
@@ -186,6 +198,15 @@ pub enum Effect {
         attempt: Attempt,
         /// Instead of its own grace period.
         grace: Option<Duration>,
+    },
+    /// Have a running instance take what is new of its specification; answered by [`Input::ReplaceDone`].
+    Replace {
+        /// Which.
+        instance: InstanceName,
+        /// In which attempt.
+        attempt: Attempt,
+        /// What it is from now on.
+        spec: Arc<InstanceSpec>,
     },
     /// Send a signal; answered by [`Input::KillDone`].
     Kill {
@@ -346,6 +367,9 @@ impl Core {
             Input::StepDone { unit, result } => self.step_done(unit, result, &mut turn),
             Input::StartDone { instance, attempt, result } => self.start_done(&instance, attempt, result, &mut turn),
             Input::StopDone { instance, attempt, result } => self.stop_done(&instance, attempt, result, &mut turn),
+            Input::ReplaceDone { instance, attempt, spec, result } => {
+                self.replace_done(&instance, attempt, &spec, result, &mut turn);
+            }
             Input::KillDone { instance, attempt, result } => self.kill_done(&instance, attempt, result, &mut turn),
             Input::Probed { instance, attempt, result } => self.probed(&instance, attempt, result, &turn),
             Input::Signal => self.signal(&mut turn),
@@ -450,6 +474,7 @@ fn over(input: Input) -> Vec<Effect> {
         | Input::StepDone { .. }
         | Input::StartDone { .. }
         | Input::StopDone { .. }
+        | Input::ReplaceDone { .. }
         | Input::KillDone { .. }
         | Input::Probed { .. }
         | Input::Signal

@@ -281,6 +281,16 @@ impl Drive {
                     Finished::Input(Input::StopDone { instance, attempt, result })
                 });
             }
+            Effect::Replace { instance, attempt, spec } => {
+                let Some(handle) = self.handle(&instance, attempt) else {
+                    let result = Err(Problem::new("it ended before its new module could take over"));
+                    return Some(Input::ReplaceDone { instance, attempt, spec, result });
+                };
+                self.tasks.spawn(async move {
+                    let result = guarded(handle.replace(Arc::clone(&spec))).await;
+                    Finished::Input(Input::ReplaceDone { instance, attempt, spec, result })
+                });
+            }
             Effect::Kill { instance, attempt, signal } => {
                 let Some(handle) = self.handle(&instance, attempt) else {
                     return Some(Input::KillDone { instance, attempt, result: Ok(()) });
@@ -331,7 +341,8 @@ impl Drive {
         self.tasks.spawn(async move {
             let begun = async {
                 match &action {
-                    Action::Start => engine.start(spec, outlet).await,
+                    // The core swaps what runs; what does not is started.
+                    Action::Start | Action::Swap(_) => engine.start(spec, outlet).await,
                     Action::Adopt(existing) => engine.adopt(spec, existing, outlet).await,
                 }
             };

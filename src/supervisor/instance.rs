@@ -123,6 +123,15 @@ pub(super) struct Facts {
     pub(super) finished: Option<Timestamp>,
 }
 
+/// What a running instance is to become without being stopped.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Next {
+    /// This, as soon as it may begin.
+    Wanted(Arc<InstanceSpec>),
+    /// This: the engine is at it.
+    Underway(Arc<InstanceSpec>),
+}
+
 /// One instance.
 #[derive(Debug)]
 pub(super) struct Instance {
@@ -135,6 +144,8 @@ pub(super) struct Instance {
     pub(super) wish: Wish,
     pub(super) state: State,
     pub(super) attempt: Attempt,
+    /// What it is to become while it runs.
+    pub(super) next: Option<Next>,
     /// Instead of its own grace period, for the next stop.
     pub(super) grace: Option<Duration>,
     /// SIGKILL was sent in this attempt.
@@ -164,6 +175,7 @@ impl Instance {
             wish: Wish::Rest,
             state: State::Idle,
             attempt: Attempt::default(),
+            next: None,
             grace: None,
             killed: false,
             backoff: Backoff::default(),
@@ -195,6 +207,7 @@ impl Instance {
         match (self.wish, &self.state) {
             (Wish::Again, _) => false,
             (Wish::Rest, _) => !self.is_active(),
+            (Wish::Run, State::Running { .. }) if self.next.is_some() => false,
             (Wish::Run, State::Idle | State::Starting { .. } | State::Stopping { .. }) => false,
             (
                 Wish::Run,

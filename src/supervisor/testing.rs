@@ -83,6 +83,14 @@ impl Draft {
         self
     }
 
+    /// A module of this digest, repeated.
+    pub(super) fn digest(mut self, digit: char) -> Self {
+        if let Resolved::Wasm(module) = &mut self.resolved {
+            module.digest = digit.to_string().repeat(64);
+        }
+        self
+    }
+
     pub(super) fn policy(mut self, restart: Restart) -> Self {
         self.service.restart = restart;
         self
@@ -152,9 +160,18 @@ pub(super) fn up_with(drafts: &[Draft], existing: impl Fn(&InstanceName) -> Opti
 
 /// `up` of services that all run already.
 pub(super) fn unchanged(drafts: &[Draft]) -> Plan {
+    running_as(drafts, Action::Adopt)
+}
+
+/// `up` of services that all run already, with other modules.
+pub(super) fn swapped(drafts: &[Draft]) -> Plan {
+    running_as(drafts, Action::Swap)
+}
+
+fn running_as(drafts: &[Draft], action: fn(Box<Existing>) -> Action) -> Plan {
     let units = drafts.iter().map(|draft| {
         let spec = draft.spec();
-        let action = Action::Adopt(Box::new(running(&spec.name)));
+        let action = action(Box::new(running(&spec.name)));
         instance_unit(draft, spec, action, Vec::new())
     });
     Plan { units: units.collect(), warnings: Vec::new() }

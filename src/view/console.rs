@@ -236,7 +236,7 @@ impl<'w> Console<'w> {
                     self.say(&format!("{warning} {message}"), now)?;
                 }
             }
-            Event::Removed { .. } | Event::Settled { .. } => {}
+            Event::Removed { .. } | Event::Reloaded { .. } | Event::Settled { .. } => {}
         }
         if let Some(snapshot) = &mut self.snapshot {
             snapshot.apply(stamped);

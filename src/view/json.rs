@@ -43,6 +43,7 @@ pub fn progress(stamped: &Stamped, err: Out<'_>) -> io::Result<()> {
         | Event::PhaseChanged { .. }
         | Event::Changed { .. }
         | Event::Removed { .. }
+        | Event::Reloaded { .. }
         | Event::Refused { .. }
         | Event::Warned { .. }
         | Event::Settled { .. } => return Ok(()),

@@ -51,6 +51,7 @@ impl Progress {
             | Event::PhaseChanged { .. }
             | Event::Changed { .. }
             | Event::Removed { .. }
+            | Event::Reloaded { .. }
             | Event::Refused { .. }
             | Event::Warned { .. }
             | Event::Settled { .. } => return None,

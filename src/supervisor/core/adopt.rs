@@ -86,6 +86,11 @@ impl Core {
             let instance = self.instances.entry(name.clone()).or_insert_with(|| Instance::new(Arc::clone(&spec)));
             instance.after = unit.after;
             instance.waived.clear();
+            instance.next = None;
+            if matches!(action, Action::Swap(_)) && instance.take_swap(&spec) {
+                planned.push(name);
+                continue;
+            }
             if let Action::Adopt(existing) = &action
                 && !instance.is_active()
             {

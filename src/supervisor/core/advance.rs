@@ -29,6 +29,7 @@ impl Core {
                 moved |= self.advance_steps(turn);
                 moved |= self.advance_starts(turn);
                 moved |= self.advance_stops(turn);
+                moved |= self.advance_swaps(turn);
             }
             if !moved {
                 break;
@@ -119,7 +120,7 @@ impl Core {
     fn try_start(&mut self, index: usize, turn: &mut Turn) -> bool {
         let instance = &self.instances[index];
         let gate = match instance.action {
-            Action::Start => self.gate(&instance.after, &instance.waived),
+            Action::Start | Action::Swap(_) => self.gate(&instance.after, &instance.waived),
             // It runs already: there is nothing to hold back.
             Action::Adopt(_) => Gate::Open,
         };
@@ -129,7 +130,7 @@ impl Core {
             Gate::Closed(_) => return false,
             Gate::Open => {
                 let announce = match instance.action {
-                    Action::Start => "Started",
+                    Action::Start | Action::Swap(_) => "Started",
                     Action::Adopt(_) => "Running",
                 };
                 instance.begin(Some(announce), turn);

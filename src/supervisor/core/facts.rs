@@ -12,7 +12,7 @@ use crate::supervisor::instance::{Instance, Origin, Problem, State, Wish};
 
 impl Core {
     /// The instance, if this is its present attempt.
-    fn current(&mut self, name: &InstanceName, attempt: Attempt) -> Option<&mut Instance> {
+    pub(super) fn current(&mut self, name: &InstanceName, attempt: Attempt) -> Option<&mut Instance> {
         self.instances.get_mut(name).filter(|instance| instance.attempt == attempt)
     }
 

@@ -65,11 +65,7 @@ impl Core {
 
     /// Whether nothing is under way.
     fn is_quiet(&self) -> bool {
-        self.inflight.is_empty()
-            && !self
-                .instances
-                .values()
-                .any(|instance| matches!(instance.state, State::Starting { .. } | State::Stopping { .. }))
+        self.inflight.is_empty() && !self.instances.values().any(Instance::is_moving)
     }
 
     /// Whether nothing runs and nothing will by itself.

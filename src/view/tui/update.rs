@@ -78,6 +78,7 @@ fn event(state: &mut State, stamped: &Stamped, row: usize) {
         | Event::StepFinished { .. }
         | Event::Changed { .. }
         | Event::Removed { .. }
+        | Event::Reloaded { .. }
         | Event::Settled { .. } => {}
     }
 }
