@@ -108,6 +108,8 @@ pub enum Command {
     Stop(Stop),
     /// Restart services
     Restart(Stop),
+    /// Change how many replicas services have
+    Scale(Scale),
     /// Check and print the project as it is understood
     Config(Config),
     /// Live view of the services
@@ -271,6 +273,17 @@ pub struct Stop {
     /// Seconds to wait for services to stop; default: their own grace periods
     #[arg(short, long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
+}
+
+/// `scale`.
+#[derive(Debug, Args)]
+pub struct Scale {
+    /// Services and their numbers of replicas
+    #[arg(required = true, value_name = "SERVICE=N")]
+    pub replicas: Vec<String>,
+    /// Leave dependencies alone
+    #[arg(long)]
+    pub no_deps: bool,
 }
 
 /// `config`.

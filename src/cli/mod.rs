@@ -22,6 +22,7 @@ pub mod ps;
 pub mod registry;
 pub mod remote;
 pub mod resolve;
+pub mod scale;
 pub mod screen;
 pub mod settings;
 pub mod target;
@@ -73,7 +74,10 @@ fn run(root: args::Root, command: Command) -> Outcome {
     }
     let settings = Settings::new(root)?;
     if settings.dry_run
-        && matches!(&command, Command::Start(_) | Command::Stop(_) | Command::Restart(_) | Command::Ui(_))
+        && matches!(
+            &command,
+            Command::Start(_) | Command::Stop(_) | Command::Restart(_) | Command::Scale(_) | Command::Ui(_)
+        )
     {
         return Err(Failure::new("only `up` and `down` have a dry run", ["leave out `--dry-run`".to_owned()]));
     }
@@ -91,6 +95,7 @@ fn run(root: args::Root, command: Command) -> Outcome {
             Command::Start(args) => orders::start(settings, args.services).await,
             Command::Stop(args) => orders::stop(settings, args).await,
             Command::Restart(args) => orders::restart(settings, args).await,
+            Command::Scale(args) => scale::scale(settings, args).await,
             Command::Ui(args) => ui::ui(settings, args).await,
             Command::Supervise => host::supervise(settings).await,
             Command::Config(_) | Command::Version(_) => unreachable!("handled without a runtime"),

@@ -1,6 +1,5 @@
 //! `wcompose up`: in the foreground as the supervisor itself, or detached.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use tokio::sync::{mpsc, oneshot};
@@ -54,7 +53,7 @@ async fn dry_run(settings: &Settings, paths: &ProjectPaths, request: UpRequest) 
 }
 
 /// Starts, and returns once everything reached its state. Guests are left with a supervisor; containers need none.
-async fn detached(settings: &Settings, loaded: &Loaded, paths: &ProjectPaths, request: UpRequest) -> Outcome {
+pub async fn detached(settings: &Settings, loaded: &Loaded, paths: &ProjectPaths, request: UpRequest) -> Outcome {
     let mut signals = Signals::listen()?;
     let known_guests = loaded.project.services.values().any(|service| wasm_sign(service).is_some());
     if let Some(session) = client::connect(&paths.socket, LogInterest::default()).await? {
@@ -217,14 +216,7 @@ impl Ender {
 
 /// The options of a command line.
 fn options(args: &Up) -> Result<UpOptions, Failure> {
-    let mut scale = BTreeMap::new();
-    for entry in &args.scale {
-        let parsed = entry.split_once('=').and_then(|(service, count)| Some((service.to_owned(), count.parse().ok()?)));
-        let (service, count) = parsed.ok_or_else(|| {
-            Failure::new(format!("`--scale {entry}`"), ["write SERVICE=N, such as `web=3`".to_owned()])
-        })?;
-        scale.insert(service, count);
-    }
+    let scale = args.scale.iter().map(|entry| replicas(entry, "--scale ")).collect::<Result<_, _>>()?;
     let mut allow_egress = Vec::new();
     for entry in &args.allow_egress {
         let (service, target) = entry.split_once('=').ok_or_else(|| {
@@ -255,6 +247,13 @@ fn options(args: &Up) -> Result<UpOptions, Failure> {
         reload: false,
         allow_egress,
     })
+}
+
+/// `SERVICE=N`; `option` stands before it in an error.
+pub fn replicas(entry: &str, option: &str) -> Result<(String, u32), Failure> {
+    let parsed = entry.split_once('=').and_then(|(service, count)| Some((service.to_owned(), count.parse().ok()?)));
+    let hint = || ["write SERVICE=N, such as `web=3`".to_owned()];
+    parsed.ok_or_else(|| Failure::new(format!("`{option}{entry}`"), hint()))
 }
 
 fn names(services: &[String]) -> Vec<ServiceName> {
