@@ -17,6 +17,7 @@ use super::carrier::{Conn, HttpService};
 use super::directory::Directory;
 use super::forward::Published;
 use super::listener::{Inbox, Registration};
+use super::mailbox::Mailbox;
 use crate::model::InstanceName;
 
 /// Connections inside this process that wait to be accepted, for each listener.
@@ -26,6 +27,8 @@ const BACKLOG: usize = 128;
 const PUBLISHED: usize = 64;
 /// Ports given out where port 0 is asked for, as Linux does.
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
+/// What binding port 0 fails with when all of them are taken.
+pub(super) const NO_FREE_PORT: io::ErrorKind = io::ErrorKind::AddrInUse;
 
 /// The listeners of this process and the addresses given out in it. One for each supervisor.
 #[derive(Debug)]
@@ -39,11 +42,27 @@ pub struct Fabric {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) addresses: Addresses,
-    /// Every instance that joined, with its listeners.
-    pub(super) members: BTreeMap<InstanceName, Vec<Arc<Binding>>>,
+    /// Every instance that joined.
+    pub(super) members: BTreeMap<InstanceName, Member>,
     pub(super) published: BTreeMap<InstanceName, Vec<Published>>,
-    next_binding: u64,
+    next_id: u64,
     next_port: u16,
+}
+
+/// What an instance has open.
+#[derive(Debug, Default)]
+pub(super) struct Member {
+    listeners: Vec<Arc<Binding>>,
+    pub(super) mailboxes: Vec<Arc<Mailbox>>,
+}
+
+impl Drop for Member {
+    /// Who reads a mailbox holds it as well: it has to be told.
+    fn drop(&mut self) {
+        for mailbox in &self.mailboxes {
+            mailbox.close();
+        }
+    }
 }
 
 /// A port a guest listens on.
@@ -102,7 +121,7 @@ impl Fabric {
     /// What listens for an address of an instance. `None` where the instance is no guest of this process.
     pub(super) fn binding(&self, instance: &InstanceName, to: SocketAddr) -> Option<io::Result<Arc<Binding>>> {
         let state = self.state();
-        let listeners = state.members.get(instance)?;
+        let listeners = &state.members.get(instance)?.listeners;
         let found = listeners.iter().find(|binding| binding.at.port() == to.port() && binding.takes(to.ip()));
         Some(found.cloned().ok_or_else(|| io::ErrorKind::ConnectionRefused.into()))
     }
@@ -110,7 +129,7 @@ impl Fabric {
     /// What listens on a port of an instance for the world outside it, whatever the address.
     pub(super) fn public_binding(&self, instance: &InstanceName, port: u16) -> Option<Arc<Binding>> {
         let state = self.state();
-        let mut listeners = state.members.get(instance)?.iter();
+        let mut listeners = state.members.get(instance)?.listeners.iter();
         listeners.find(|binding| binding.at.port() == port && !binding.at.ip().is_loopback()).cloned()
     }
 
@@ -127,23 +146,21 @@ impl Fabric {
         service: Option<Arc<dyn HttpService>>,
     ) -> io::Result<(SocketAddr, Inbox)> {
         let mut state = self.state();
-        if !state.members.contains_key(instance) {
+        let Some(member) = state.members.get(instance) else {
             return Err(io::Error::new(io::ErrorKind::NetworkDown, format!("{instance} left the network")));
-        }
-        let taken = |state: &State, at| state.members[instance].iter().any(|binding| binding.conflicts(at));
+        };
+        let ports: Vec<u16> = member.listeners.iter().map(|binding| binding.at.port()).collect();
         if at.port() == 0 {
-            let free = EPHEMERAL.map(|_| SocketAddr::new(at.ip(), state.ephemeral_port()));
-            at = free.collect::<Vec<_>>().into_iter().find(|at| !taken(&state, *at)).ok_or(io::ErrorKind::AddrInUse)?;
-        } else if taken(&state, at) {
+            at.set_port(state.free_port(|port| !ports.contains(&port)).ok_or(NO_FREE_PORT)?);
+        } else if member.listeners.iter().any(|binding| binding.conflicts(at)) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        let id = state.next_binding;
-        state.next_binding += 1;
+        let id = state.next_id();
         let (inside, inside_queue) = mpsc::channel(BACKLOG);
         let (published, published_queue) = mpsc::channel(PUBLISHED);
         let binding = Arc::new(Binding { id, at, inside, published, service });
-        if let Some(listeners) = state.members.get_mut(instance) {
-            listeners.push(binding);
+        if let Some(member) = state.members.get_mut(instance) {
+            member.listeners.push(binding);
         }
         drop(state);
         self.changes.send_replace(());
@@ -154,9 +171,9 @@ impl Fabric {
     /// Removes a listener.
     pub(super) fn unbind(&self, instance: &InstanceName, id: u64) {
         let mut state = self.state();
-        let gone = state.members.get_mut(instance).and_then(|listeners| {
-            let place = listeners.iter().position(|binding| binding.id == id)?;
-            Some(listeners.swap_remove(place))
+        let gone = state.members.get_mut(instance).and_then(|member| {
+            let place = member.listeners.iter().position(|binding| binding.id == id)?;
+            Some(member.listeners.swap_remove(place))
         });
         drop(state);
         drop(gone);
@@ -165,9 +182,25 @@ impl Fabric {
 }
 
 impl State {
+    /// A number that no other listener or mailbox has.
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// The next port that is free.
+    pub(super) fn free_port(&mut self, is_free: impl Fn(u16) -> bool) -> Option<u16> {
+        (0..EPHEMERAL.len()).map(|_| self.ephemeral_port()).find(|port| is_free(*port))
+    }
+
     fn ephemeral_port(&mut self) -> u16 {
         let port = if EPHEMERAL.contains(&self.next_port) { self.next_port } else { *EPHEMERAL.start() };
         self.next_port = port + 1;
         port
     }
+}
+
+/// Told to whom still has something open on a network that its instance left.
+pub(super) fn taken_off() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the instance was taken off the network")
 }

@@ -1,26 +1,34 @@
-//! Published ports: sockets of the host that stay bound whatever the guest does, and hand connections to it while it listens.
+//! Published ports: sockets of the host that stay bound whatever the guest does, and hand connections and datagrams to it
+//! while it listens.
 //!
 //! A connection is accepted only when the guest has room for it; until then it waits in the kernel's backlog, over a
-//! restart as well. Nothing is copied: the guest gets the accepted socket itself.
+//! restart as well. Nothing is copied: the guest gets the accepted socket itself. A datagram is put into the guest's
+//! mailbox, or lost where it has none; whom it is answered to, the guest's socket remembers.
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket};
+use bytes::Bytes;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::carrier::Conn;
 use super::fabric::Fabric;
 use super::holder;
+use super::mailbox::Arrival;
 use crate::model::{HostPort, InstanceName, Port, Protocol};
 
 /// Connections that wait for a guest, as Linux bounds it.
 const BACKLOG: u32 = 4096;
 /// Attempts at a port that is free on IPv4 and IPv6 alike, where any will do.
 const ATTEMPTS: usize = 16;
+/// Between attempts after a failed one.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A published port that was bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +37,8 @@ pub struct BoundPort {
     pub host: SocketAddr,
     /// Port of the instance.
     pub target: u16,
+    /// Of both.
+    pub protocol: Protocol,
 }
 
 /// A port that could not be published.
@@ -36,6 +46,8 @@ pub struct BoundPort {
 pub struct PublishError {
     /// Host address and port asked for.
     pub address: SocketAddr,
+    /// Of which kind.
+    pub protocol: Protocol,
     /// Who holds it, where that can be found out: `nginx (pid 812)`.
     pub holder: Option<String>,
     /// The socket's error.
@@ -44,14 +56,18 @@ pub struct PublishError {
 
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, holder, source } = self;
+        let Self { address, protocol, holder, source } = self;
+        let port: &dyn fmt::Display = match protocol {
+            Protocol::Tcp => address,
+            Protocol::Udp | Protocol::Sctp => &format_args!("{address}/{protocol}"),
+        };
         match (source.kind(), holder) {
-            (io::ErrorKind::AddrInUse, Some(holder)) => write!(f, "port {address} is taken by {holder}"),
-            (io::ErrorKind::AddrInUse, None) => write!(f, "port {address} is taken"),
+            (io::ErrorKind::AddrInUse, Some(holder)) => write!(f, "port {port} is taken by {holder}"),
+            (io::ErrorKind::AddrInUse, None) => write!(f, "port {port} is taken"),
             (io::ErrorKind::PermissionDenied, _) if address.port() < 1024 => {
-                write!(f, "port {address} is below 1024 and cannot be bound by an ordinary user")
+                write!(f, "port {port} is below 1024 and cannot be bound by an ordinary user")
             }
-            _ => write!(f, "port {address} cannot be published: {source}"),
+            _ => write!(f, "port {port} cannot be published: {source}"),
         }
     }
 }
@@ -87,7 +103,7 @@ impl Fabric {
                     kept.extend(dropped);
                     self.state().published.insert(instance.clone(), kept);
                     drop(added);
-                    return Err(self.explain(instance, address, source).await);
+                    return Err(self.explain(instance, port.protocol, address, source).await);
                 }
             }
         }
@@ -107,90 +123,125 @@ impl Fabric {
         instance: &InstanceName,
         port: &Port,
     ) -> Result<Published, (SocketAddr, io::Error)> {
-        if port.protocol != Protocol::Tcp {
-            let address = SocketAddr::new(port.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port.target);
-            let text = format!("{} ports of Wasm services are not supported", port.protocol);
-            return Err((address, io::Error::new(io::ErrorKind::Unsupported, text)));
-        }
-        let mut bound = Vec::new();
-        let mut forwarders = JoinSet::new();
-        for listener in bind(port)? {
-            let host = listener.local_addr().map_err(|error| (SocketAddr::from(([0; 4], 0)), error))?;
-            bound.push(BoundPort { host, target: port.target });
-            let forward = Forward { fabric: Arc::downgrade(self), instance: instance.clone(), target: port.target };
-            forwarders.spawn(forward.run(listener, self.changes()));
+        let forward = Forward { fabric: Arc::downgrade(self), instance: instance.clone(), target: port.target };
+        let (mut bound, mut forwarders) = (Vec::new(), JoinSet::new());
+        let mut add = |host| bound.push(BoundPort { host, target: port.target, protocol: port.protocol });
+        match port.protocol {
+            Protocol::Tcp => {
+                for (host, listener) in bind(port, listen)? {
+                    add(host);
+                    forwarders.spawn(forward.clone().connections(listener, self.changes()));
+                }
+            }
+            Protocol::Udp => {
+                for (host, socket) in bind(port, datagrams)? {
+                    add(host);
+                    forwarders.spawn(forward.clone().datagrams(socket));
+                }
+            }
+            Protocol::Sctp => {
+                let address = SocketAddr::new(port.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port.target);
+                let text = "sctp ports of Wasm services are not supported";
+                return Err((address, io::Error::new(io::ErrorKind::Unsupported, text)));
+            }
         }
         Ok(Published { port: port.clone(), bound, _forwarders: forwarders })
     }
 
     /// An error with who holds the port: an instance of ours, else whom the system knows.
-    async fn explain(&self, instance: &InstanceName, address: SocketAddr, source: io::Error) -> PublishError {
+    async fn explain(
+        &self,
+        instance: &InstanceName,
+        protocol: Protocol,
+        address: SocketAddr,
+        source: io::Error,
+    ) -> PublishError {
         let mut holder = None;
         if source.kind() == io::ErrorKind::AddrInUse {
-            let ours = |held: &Published| held.bound.iter().any(|bound| bound.host.port() == address.port());
+            let same = |bound: &BoundPort| bound.host.port() == address.port() && bound.protocol == protocol;
+            let ours = |held: &Published| held.bound.iter().any(same);
             let found =
                 self.state().published.iter().find(|(_, held)| held.iter().any(ours)).map(|(name, _)| name.clone());
             holder = match found {
                 Some(other) if other == *instance => Some(format!("another port of {other}")),
                 Some(other) => Some(other.to_string()),
                 // Reading every process's descriptors takes a moment.
-                None => tokio::task::spawn_blocking(move || holder::of(address)).await.ok().flatten(),
+                None => tokio::task::spawn_blocking(move || holder::of(address, protocol)).await.ok().flatten(),
             };
         }
-        PublishError { address, holder, source }
+        PublishError { address, protocol, holder, source }
     }
 }
 
+/// Sockets of the host, with their addresses; or the address that could not be bound.
+type Sockets<T> = Result<Vec<(SocketAddr, T)>, (SocketAddr, io::Error)>;
+/// Makes one of them.
+type Make<T> = fn(SocketAddr) -> io::Result<(SocketAddr, T)>;
+
 /// Binds a port on its host address, or on all of them; of a range, the first that is free.
-fn bind(port: &Port) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+fn bind<T>(port: &Port, make: Make<T>) -> Sockets<T> {
     let Some(HostPort { start, end }) = port.published else {
-        let any = (0..ATTEMPTS).map(|_| bind_all(port.host_ip, 0)).find(|bound| !is_taken(bound));
-        return any.unwrap_or_else(|| bind_all(port.host_ip, 0));
+        let any = (0..ATTEMPTS).map(|_| bind_all(port.host_ip, 0, make)).find(|bound| !is_taken(bound));
+        return any.unwrap_or_else(|| bind_all(port.host_ip, 0, make));
     };
-    let mut first = bind_all(port.host_ip, start);
+    let mut first = bind_all(port.host_ip, start, make);
     for number in start..end {
         if !is_taken(&first) {
             break;
         }
-        let next = bind_all(port.host_ip, number + 1);
+        let next = bind_all(port.host_ip, number + 1, make);
         first = if next.is_ok() { next } else { first };
     }
     first
 }
 
-fn is_taken(bound: &Result<Vec<TcpListener>, (SocketAddr, io::Error)>) -> bool {
+fn is_taken<T>(bound: &Sockets<T>) -> bool {
     matches!(bound, Err((_, error)) if error.kind() == io::ErrorKind::AddrInUse)
 }
 
 /// Without an address: IPv4 and, where the machine has it, IPv6, on the same port.
-fn bind_all(address: Option<IpAddr>, port: u16) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+fn bind_all<T>(address: Option<IpAddr>, port: u16, make: Make<T>) -> Sockets<T> {
     let bind = |address: IpAddr, port| {
         let address = SocketAddr::new(address, port);
-        bind_one(address).map_err(|error| (address, error))
+        make(address).map_err(|error| (address, error))
     };
     if let Some(address) = address {
         return Ok(vec![bind(address, port)?]);
     }
     let v4 = bind(Ipv4Addr::UNSPECIFIED.into(), port)?;
-    let port = v4.local_addr().map_or(port, |bound| bound.port());
-    match bind(Ipv6Addr::UNSPECIFIED.into(), port) {
+    match bind(Ipv6Addr::UNSPECIFIED.into(), v4.0.port()) {
         Ok(v6) => Ok(vec![v4, v6]),
         Err((address, error)) if error.kind() == io::ErrorKind::AddrInUse => Err((address, error)),
         Err(_) => Ok(vec![v4]),
     }
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr) -> io::Result<(SocketAddr, TcpListener)> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if address.is_ipv6() {
         rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
     }
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    let listener = socket.listen(BACKLOG)?;
+    Ok((listener.local_addr()?, listener))
+}
+
+fn datagrams(address: SocketAddr) -> io::Result<(SocketAddr, UdpSocket)> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
+    if address.is_ipv6() {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    // No reuse of the address: for datagrams it would let two processes share one port.
+    rustix::net::bind(&socket, &address)?;
+    let socket = UdpSocket::from_std(std::net::UdpSocket::from(socket))?;
+    Ok((socket.local_addr()?, socket))
 }
 
 /// Hands what comes in on one host socket to a guest.
+#[derive(Debug, Clone)]
 struct Forward {
     fabric: Weak<Fabric>,
     instance: InstanceName,
@@ -199,7 +250,27 @@ struct Forward {
 
 impl Forward {
     /// Until the port is released or the fabric is gone.
-    async fn run(self, listener: TcpListener, mut changes: watch::Receiver<()>) {
+    async fn datagrams(self, socket: UdpSocket) {
+        let socket = Arc::new(socket);
+        let mut buffer = vec![0; usize::from(u16::MAX)];
+        loop {
+            let (length, from) = match socket.recv_from(&mut buffer).await {
+                Ok(received) => received,
+                // An answer that its receiver refused, or no memory for a moment: the next attempt shows.
+                Err(_) => {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let Some(fabric) = self.fabric.upgrade() else { return };
+            let Some(mailbox) = fabric.public_mailbox(&self.instance, self.target, from) else { continue };
+            let bytes = Bytes::copy_from_slice(&buffer[..length]);
+            mailbox.put(Arrival { bytes, from, through: Some(Arc::downgrade(&socket)) });
+        }
+    }
+
+    /// Until the port is released or the fabric is gone.
+    async fn connections(self, listener: TcpListener, mut changes: watch::Receiver<()>) {
         loop {
             let Some(fabric) = self.fabric.upgrade() else { return };
             let binding = fabric.public_binding(&self.instance, self.target);
@@ -226,7 +297,7 @@ impl Forward {
                 accepted = listener.accept() => match accepted.and_then(|(stream, _)| Conn::over(stream)) {
                     Ok(conn) => room.send(conn),
                     // The peer gave up, or there is no room for a descriptor: the next attempt shows.
-                    Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+                    Err(_) => tokio::time::sleep(PAUSE).await,
                 },
                 () = guest.closed() => {}
                 changed = changes.changed() => if changed.is_err() { return },

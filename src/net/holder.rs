@@ -5,10 +5,17 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use crate::model::Protocol;
+
 /// The holder of a host port: `nginx (pid 812)`.
-pub fn of(address: SocketAddr) -> Option<String> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
-    let inodes: Vec<String> = tables.iter().flat_map(|table| listening(table, address)).collect();
+pub fn of(address: SocketAddr, protocol: Protocol) -> Option<String> {
+    let (paths, state) = match protocol {
+        Protocol::Tcp => (["/proc/net/tcp", "/proc/net/tcp6"], LISTENING),
+        Protocol::Udp => (["/proc/net/udp", "/proc/net/udp6"], UNCONNECTED),
+        Protocol::Sctp => return None,
+    };
+    let tables = paths.map(|path| fs::read_to_string(path).unwrap_or_default());
+    let inodes: Vec<String> = tables.iter().flat_map(|table| bound(table, state, address)).collect();
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let numbered = processes.filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path())));
     for (pid, process) in numbered {
@@ -28,9 +35,13 @@ fn holds(process: &Path, inodes: &[String]) -> bool {
     })
 }
 
-/// Inodes of the sockets in a table of the kernel that listen on an address, or on one that includes or overlaps it.
-fn listening(table: &str, address: SocketAddr) -> Vec<String> {
-    const LISTEN: &str = "0A";
+/// How the kernel's tables write the state of a socket that listens.
+const LISTENING: &str = "0A";
+/// And of one that takes datagrams from anybody.
+const UNCONNECTED: &str = "07";
+
+/// Inodes of the sockets in a table of the kernel, of this state, at an address or at one that includes or overlaps it.
+fn bound(table: &str, state: &str, address: SocketAddr) -> Vec<String> {
     let inode = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (local, port) = fields.get(1)?.split_once(':')?;
@@ -39,7 +50,7 @@ fn listening(table: &str, address: SocketAddr) -> Vec<String> {
             local => local == address.ip().to_canonical(),
         };
         let same_port = u16::from_str_radix(port, 16).ok()? == address.port();
-        if *fields.get(3)? != LISTEN || !same_port || !overlaps {
+        if *fields.get(3)? != state || !same_port || !overlaps {
             return None;
         }
         fields.get(9).map(|inode| (*inode).to_owned())
@@ -70,8 +81,12 @@ mod tests {
     #[test]
     fn finds_ourselves() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let holder = of(listener.local_addr().expect("an address")).expect("a holder");
-        assert!(holder.ends_with(&format!("(pid {})", std::process::id())), "{holder}");
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let ours = format!("(pid {})", std::process::id());
+        for (address, protocol) in [(listener.local_addr(), Protocol::Tcp), (socket.local_addr(), Protocol::Udp)] {
+            let holder = of(address.expect("an address"), protocol).expect("a holder");
+            assert!(holder.ends_with(&ours), "{holder}");
+        }
     }
 
     #[test]
@@ -84,7 +99,7 @@ mod tests {
         for (address, expected) in
             [("127.0.0.1:8080", "111"), ("0.0.0.0:8080", "111"), ("10.0.0.1:8080", ""), ("10.0.0.1:80", "333")]
         {
-            assert_eq!(listening(table, address.parse().expect("an endpoint")).concat(), expected, "{address}");
+            assert_eq!(bound(table, LISTENING, address.parse().expect("an endpoint")).concat(), expected, "{address}");
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::carrier::Conn;
-use super::fabric::Fabric;
+use super::fabric::{Fabric, taken_off};
 use super::places::{Place, Places, Queue};
 use crate::model::InstanceName;
 
@@ -79,10 +79,7 @@ impl Listener {
             let conn = match (self.turn + step) % 3 {
                 0 => self.poll_kernel(cx),
                 1 => match self.inbox.inside.poll_recv(cx) {
-                    Poll::Ready(None) => {
-                        let text = "the instance was taken off the network";
-                        Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, text)))
-                    }
+                    Poll::Ready(None) => Poll::Ready(Err(taken_off())),
                     Poll::Ready(Some(conn)) => Poll::Ready(Ok(conn)),
                     Poll::Pending => Poll::Pending,
                 },

@@ -12,7 +12,9 @@ pub mod wiring;
 
 mod addresses;
 mod carrier;
+mod dns;
 mod fabric;
 mod forward;
 mod listener;
+mod mailbox;
 mod places;

@@ -6,13 +6,15 @@
 //! 2. An endpoint that an instance on a shared network has (by directory entry, not by subnet: the bridge's gateway is
 //!    the host, and an external network holds other projects): allowed.
 //! 3. The host, where `extra_hosts` names it by `host-gateway`: allowed.
-//! 4. All networks of the instance are `internal: true`: refused, whatever is granted.
-//! 5. An entry of `x-wasm.egress`:
+//! 4. An endpoint whose datagram came to this very socket a moment ago: answered, whoever it is, as a connection that
+//!    was accepted can be written to; never a link-local one, for senders of datagrams can be forged.
+//! 5. All networks of the instance are `internal: true`: refused, whatever is granted.
+//! 6. An entry of `x-wasm.egress`:
 //!    - an address or a range (`10.1.2.3:5432`, `10.0.0.0/8`, `[fd00::1]:443`) allows what it names, private or not;
 //!    - a name (`api.example.com:443`, `*.example.com`) allows the addresses that this name resolved to *for this
 //!      guest*, and `*` (also `*:443`) any address; neither ever allows special ones (loopback, link-local and with it
 //!      cloud metadata, private ranges, …): a name that resolves to such an address is somebody's trick or mistake.
-//! 6. Else refused, with what was asked for, why not, and the line that would grant it.
+//! 7. Else refused, with what was asked for, why not, and the line that would grant it.
 //!
 //! An entry without a port allows every port. Names compare without case; `*.example.com` does not include `example.com`.
 
@@ -25,6 +27,7 @@ mod tests;
 use std::net::{IpAddr, SocketAddr};
 
 pub use pattern::{BadPattern, Pattern};
+use special::Special;
 pub use special::special;
 
 /// What a guest may reach, apart from its neighbours.
@@ -58,6 +61,8 @@ pub enum Owner {
     Neighbour,
     /// The host, by the address that stands for it.
     Host,
+    /// Whoever sent the datagram that is answered.
+    Caller,
     /// None of these.
     Outside,
 }
@@ -71,6 +76,8 @@ pub enum Decision {
     Neighbour,
     /// To the host's own services.
     Host,
+    /// Back to whoever sent a datagram, the way it came.
+    Answer,
     /// To the world outside.
     Egress,
     /// Nowhere.
@@ -97,6 +104,8 @@ pub fn decide(reach: &Reach, destination: &Destination) -> Decision {
     }
     match destination.owner {
         Owner::Itself | Owner::Outside => {}
+        Owner::Caller if special(address) == Some(Special::LinkLocal) => {}
+        Owner::Caller => return Decision::Answer,
         Owner::Neighbour => return Decision::Neighbour,
         Owner::Host if reach.host => return Decision::Host,
         Owner::Host => {

@@ -1,35 +1,43 @@
 //! What one guest sees of the network: listen, connect, look up names. Everything it does passes through here,
 //! and nothing passes that [`super::policy`] does not allow.
 //!
-//! Datagram sockets and answers to the guest's own DNS queries belong here as well, beside [`Stack::connect`]; they are
-//! not part of it yet.
+//! `datagram` and `names` are its parts for datagrams and names, `resolver` for guests that ask a name server; where
+//! everything goes is decided in `ways`.
 
+mod datagram;
 mod memory;
+mod names;
+mod peers;
+mod resolver;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod ways;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
 
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
+pub use super::addresses::Families;
 use super::addresses::HOST;
 use super::agent::Agent;
 use super::carrier::canonical;
 pub use super::carrier::{Body, BoxError, Conn, HttpService, Route, Stream};
 use super::directory::Presence;
-use super::fabric::Binding;
 pub use super::fabric::Fabric;
+use super::fabric::Member;
 pub use super::forward::{BoundPort, PublishError};
 pub use super::listener::Listener;
 use super::places::Places;
 pub use super::policy::Refused;
-use super::policy::{self, Decision, Destination, Owner, Pattern, Reach};
+use super::policy::{self, Pattern, Reach};
 use crate::model::InstanceName;
+pub use datagram::Datagram;
 use memory::Memory;
+use ways::Way;
 
 /// What a stack is made from.
 #[derive(Debug)]
@@ -59,6 +67,8 @@ pub struct StackNetwork {
     pub in_process: bool,
     /// No way out (`internal: true`).
     pub internal: bool,
+    /// What the addresses given out in process are of; elsewhere the engine gives them.
+    pub families: Families,
     /// Every name the instance has there.
     pub names: Vec<String>,
     /// Addresses the agent's container has there; empty when in process.
@@ -92,9 +102,9 @@ impl Fabric {
         let StackSpec { instance, mut networks, agent, egress, extra_hosts, sockets, refusals } = spec;
         let mut state = self.state();
         for network in networks.iter_mut().filter(|network| network.in_process) {
-            network.addresses = state.addresses.of(&network.name, &instance).into_iter().collect();
+            network.addresses = state.addresses.of(&network.name, &instance, network.families);
         }
-        let earlier = state.members.insert(instance.clone(), Vec::new());
+        let earlier = state.members.insert(instance.clone(), Member::default());
         drop(state);
         drop(earlier);
         let presence = |network: &StackNetwork| Presence {
@@ -133,6 +143,7 @@ impl Fabric {
             reach,
             memory,
             places,
+            resolvers: Mutex::default(),
         };
         Stack { inner: Arc::new(inner) }
     }
@@ -159,16 +170,8 @@ struct Inner {
     reach: Reach,
     memory: Memory,
     places: Arc<Places>,
-}
-
-/// Where a connection goes, once it is allowed.
-enum Way {
-    /// To a listener in this process; the connecting end has this address.
-    Inside(Arc<Binding>, IpAddr),
-    /// Out of the instance's container.
-    Container(Agent),
-    /// Out of this process, to this address.
-    Host(SocketAddr),
+    /// Connections of the guest to name servers.
+    resolvers: Mutex<JoinSet<()>>,
 }
 
 impl Stack {
@@ -196,23 +199,30 @@ impl Stack {
 
     async fn listen_as(&self, at: SocketAddr, service: Option<Arc<dyn HttpService>>) -> Result<Listener, NetError> {
         let mut at = canonical(at);
-        let own: Vec<IpAddr> = self.addresses().collect();
-        if !policy::may_listen(&own, at.ip()) {
-            return Err(io::ErrorKind::AddrNotAvailable.into());
-        }
+        let container = self.in_container(at.ip())?;
         let place = self.inner.places.take()?;
-        let on = |network: &StackNetwork| !network.in_process && network.addresses.contains(&at.ip());
-        let in_container = at.ip().is_unspecified() || self.inner.networks.iter().any(on);
-        let kernel = match &self.inner.agent {
-            Some(agent) if in_container => {
+        let kernel = match container {
+            Some(agent) => {
                 let listener = socket::listen(agent, at).await?;
                 at.set_port(listener.local_addr()?.port());
                 Some(listener)
             }
-            Some(_) | None => None,
+            None => None,
         };
         let (local, inbox) = self.inner.fabric.bind(&self.inner.instance, at, service)?;
         Ok(Listener::new(local, kernel, inbox, place, &self.inner.places))
+    }
+
+    /// Who makes the socket that is to be bound here: the agent, where the address is one of its container's; else nobody,
+    /// and the socket lives in this process alone. An error where it is no address of the instance.
+    fn in_container(&self, address: IpAddr) -> Result<Option<&Agent>, NetError> {
+        let own: Vec<IpAddr> = self.addresses().collect();
+        if !policy::may_listen(&own, address) {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
+        let on = |network: &StackNetwork| !network.in_process && network.addresses.contains(&address);
+        let in_container = address.is_unspecified() || self.inner.networks.iter().any(on);
+        Ok(self.inner.agent.as_ref().filter(|_| in_container))
     }
 
     /// Connects to an address, in process where the other end lives here, else through the agent, else (egress) from the host.
@@ -220,60 +230,6 @@ impl Stack {
         let to = canonical(to);
         let way = self.way(to)?;
         self.go(way, to).await
-    }
-
-    /// Addresses of a name: services, aliases and container names on shared networks, `localhost`, IP literals, granted outside names.
-    /// Where there are several, each lookup begins with another: replicas share the load.
-    pub async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, NetError> {
-        self.lookup_for(name, None).await
-    }
-
-    async fn lookup_for(&self, name: &str, port: Option<u16>) -> Result<Vec<IpAddr>, NetError> {
-        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&name);
-        if let Ok(address) = literal.parse::<IpAddr>() {
-            return Ok(vec![address]);
-        }
-        if name == "localhost" || name.ends_with(".localhost") {
-            return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
-        }
-        let mut known: Vec<IpAddr> = self.extra_hosts(&name).collect();
-        if known.is_empty() {
-            known = self.inner.fabric.directory.lookup(&self.inner.shared, &name);
-        }
-        if known.is_empty() {
-            known = self.lookup_outside(&name, port).await?;
-        }
-        let turn = self.inner.memory.turn() % known.len().max(1);
-        known.rotate_left(turn);
-        Ok(known)
-    }
-
-    fn extra_hosts<'a>(&'a self, name: &'a str) -> impl Iterator<Item = IpAddr> + 'a {
-        self.inner.hosts.iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, address)| *address)
-    }
-
-    /// A name of the world outside, where the policy lets it be looked up. What it resolved to is remembered:
-    /// the policy decides about the connection by it.
-    async fn lookup_outside(&self, name: &str, port: Option<u16>) -> Result<Vec<IpAddr>, NetError> {
-        if !name.contains('.') {
-            // A service that is not there, or is on none of the instance's networks.
-            return Err(NetError::UnknownName);
-        }
-        policy::decide_lookup(&self.inner.reach, name, port).map_err(|refused| self.refuse(&refused))?;
-        let mut found: Vec<IpAddr> = Vec::new();
-        let resolved = tokio::net::lookup_host((name, 0)).await.map_err(|_| NetError::UnknownName)?;
-        for endpoint in resolved {
-            let address = endpoint.ip().to_canonical();
-            if !found.contains(&address) {
-                found.push(address);
-            }
-        }
-        if found.is_empty() {
-            return Err(NetError::UnknownName);
-        }
-        self.inner.memory.resolved(name, &found);
-        Ok(found)
     }
 
     /// Where an outgoing request to `host:port` goes: to the first of its addresses that answers.
@@ -295,72 +251,5 @@ impl Stack {
             }
         }
         Err(last)
-    }
-
-    /// Asks the policy, and finds what carries a connection to there.
-    fn way(&self, to: SocketAddr) -> Result<Way, NetError> {
-        let inner = &*self.inner;
-        let directory = &inner.fabric.directory;
-        let owner = directory.owner(&inner.shared, to.ip());
-        let kind = match &owner {
-            Some(owner) if *owner == inner.instance => Owner::Itself,
-            Some(_) => Owner::Neighbour,
-            None if to.ip() == HOST => Owner::Host,
-            None => Owner::Outside,
-        };
-        let destination = Destination { address: to, names: inner.memory.names(to.ip()), owner: kind };
-        match policy::decide(&inner.reach, &destination) {
-            Decision::Itself => {
-                let found = inner.fabric.binding(&inner.instance, to).unwrap_or(Err(io::ErrorKind::NetworkDown.into()));
-                let from = if to.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { to.ip() };
-                Ok(Way::Inside(found?, from))
-            }
-            Decision::Neighbour => {
-                let inside = owner.and_then(|owner| inner.fabric.binding(&owner, to));
-                match (inside, &inner.agent) {
-                    (Some(found), _) => Ok(Way::Inside(found?, self.facing(to.ip()))),
-                    (None, Some(agent)) => Ok(Way::Container(agent.clone())),
-                    (None, None) => Err(io::ErrorKind::HostUnreachable.into()),
-                }
-            }
-            Decision::Host => Ok(Way::Host(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), to.port()))),
-            Decision::Egress => Ok(inner.agent.clone().map_or(Way::Host(to), Way::Container)),
-            Decision::Refused(refused) => Err(self.refuse(&refused)),
-        }
-    }
-
-    async fn go(&self, way: Way, to: SocketAddr) -> Result<Conn, NetError> {
-        let place = self.inner.places.take()?;
-        Ok(self.reach(way, to).await?.placed(place))
-    }
-
-    async fn reach(&self, way: Way, to: SocketAddr) -> Result<Conn, NetError> {
-        match way {
-            Way::Inside(binding, from) => {
-                let port = self.inner.fabric.ephemeral_port();
-                let ip = if to.ip().is_unspecified() { from } else { to.ip() };
-                let (near, far) = Conn::pair(SocketAddr::new(from, port), SocketAddr::new(ip, to.port()));
-                binding.inside.send(far).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
-                Ok(near)
-            }
-            Way::Container(agent) => Ok(Conn::over(socket::connect(&agent, to).await?)?),
-            Way::Host(address) => Ok(Conn { peer: to, ..Conn::over(TcpStream::connect(address).await?)? }),
-        }
-    }
-
-    /// The own address on the network where a neighbour has this one.
-    fn facing(&self, neighbour: IpAddr) -> IpAddr {
-        let directory = &self.inner.fabric.directory;
-        let shared = |network: &&StackNetwork| {
-            let name = std::slice::from_ref(&network.name);
-            network.addresses.contains(&neighbour) || directory.owner(name, neighbour).is_some()
-        };
-        let network = self.inner.networks.iter().find(shared);
-        network.and_then(|network| network.addresses.first().copied()).unwrap_or(Ipv4Addr::UNSPECIFIED.into())
-    }
-
-    fn refuse(&self, refused: &Refused) -> NetError {
-        self.inner.memory.tell(refused);
-        NetError::Refused(format!("{}: refused, {}", refused.what, refused.why))
     }
 }

@@ -82,6 +82,7 @@ impl<'a> Specs<'a> {
                 aliases: wiring::aliases(container, &service.name, attachment),
                 attachment: attachment.clone(),
                 internal: network.internal,
+                ipv6: network.enable_ipv6 == Some(true),
                 in_process: self.wiring.network_in_process(&network.key),
             })
             .collect();

@@ -206,6 +206,8 @@ pub struct NetworkJoin {
     pub attachment: Attachment,
     /// No way out of it (`internal: true`).
     pub internal: bool,
+    /// It has IPv6 (`enable_ipv6: true`).
+    pub ipv6: bool,
     /// Of Wasm services alone: it lives in this process, and no engine knows it.
     pub in_process: bool,
 }

@@ -24,6 +24,7 @@ use super::logs::{self, Cursor, Follower, Source};
 use super::observe::{self, is_running, port_holder};
 use super::presence::{Presences, addresses};
 use crate::engine::{EngineError, ErrorKind, Exit, Handle, Outlet, Report, Result, Started};
+use crate::model::Protocol;
 use crate::net;
 use crate::plan::observed::Health;
 use crate::plan::unit::{Addresses, InstanceSpec};
@@ -484,7 +485,9 @@ async fn explain_start(docker: &Docker, spec: &InstanceSpec, error: EngineError)
         Some(name) => format!("port {port} of this host is taken by container `{name}`"),
         None => {
             let anywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-            let program = (docker.reach == Reach::Here).then(|| net::holder::of(anywhere)).flatten();
+            // The engine's message does not say which kind of port it is.
+            let kinds = if docker.reach == Reach::Here { [Protocol::Tcp, Protocol::Udp].as_slice() } else { &[] };
+            let program = kinds.iter().find_map(|kind| net::holder::of(anywhere, *kind));
             let program = program.unwrap_or_else(|| "a program outside the engine".into());
             format!("port {port} of this host is taken by {program}")
         }

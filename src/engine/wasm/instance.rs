@@ -13,7 +13,7 @@ use super::reload::Reloader;
 use super::spec;
 use super::stop::{Effect, SIGTERM, Switch, effect};
 use crate::engine::{Exit, Started};
-use crate::model::{HealthTest, Protocol};
+use crate::model::HealthTest;
 use crate::net::agent::{Agent, Rendezvous};
 use crate::net::stack::{BoundPort, Stack};
 use crate::plan::observed::{Existing, ExistingKind, Health, PublishedPort, RunState};
@@ -250,7 +250,7 @@ impl Instance {
                 address: port.host.ip().to_string(),
                 published: port.host.port(),
                 target: port.target,
-                protocol: Protocol::Tcp,
+                protocol: port.protocol,
             })
             .collect()
     }

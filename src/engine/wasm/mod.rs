@@ -52,7 +52,7 @@ use super::docker::Docker;
 use super::{Engine, EngineError, ErrorKind, Handle, Outlet, Report, Result, Started};
 use crate::model::{InstanceName, Module, ProjectName, Resolved, ServiceName};
 use crate::net::agent::{Agent, Rendezvous};
-use crate::net::stack::{BoundPort, Conn, Fabric, NetError, PublishError, StackNetwork, StackSpec};
+use crate::net::stack::{BoundPort, Conn, Fabric, Families, NetError, PublishError, StackNetwork, StackSpec};
 use crate::net::wiring::Place;
 use crate::plan::observed::{Existing, ExistingKind, ExistingNetwork, Health, Observed};
 use crate::plan::unit::{Addresses, InstanceSpec, NetworkSpec, Step};
@@ -558,6 +558,7 @@ fn networks(spec: &InstanceSpec, addresses: &Addresses) -> Vec<StackNetwork> {
                 name: join.name.clone(),
                 in_process: join.in_process,
                 internal: join.internal,
+                families: if join.ipv6 { Families::Both } else { Families::V4 },
                 names: join.aliases.clone(),
                 addresses: at_engine.cloned().unwrap_or_default(),
             }

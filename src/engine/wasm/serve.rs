@@ -9,7 +9,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -153,7 +153,8 @@ impl Server {
 
     /// Listens on a port of the instance.
     pub async fn listen(self: &Arc<Self>, port: u16) -> Result<Listener, NetError> {
-        let at = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        // IPv4 as well.
+        let at = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         self.current().grants.stack.listen_http(at, Arc::new(Inside(self.clone()))).await
     }
 

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::model::InstanceName;
 use crate::net::directory::{Directory, Presence};
-use crate::net::stack::{Fabric, NetError, Stack, StackNetwork, StackSpec};
+use crate::net::stack::{Fabric, Families, NetError, Stack, StackNetwork, StackSpec};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// A Linux image with a shell, `wget` and `nc`.
@@ -120,6 +120,7 @@ impl Bench {
                 name: self.id.clone(),
                 in_process: false,
                 internal: false,
+                families: Families::V4,
                 names: vec!["web".to_owned()],
                 addresses: vec![address],
             }],

@@ -66,7 +66,7 @@ fn special_v6(address: Ipv6Addr) -> Option<Special> {
         [0xfe80..=0xfebf, ..] => Some(Special::LinkLocal),
         [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Some(Special::Private),
         [0xff00..=0xffff, ..] => Some(Special::Multicast),
-        [0x2001, 0xdb8, ..] | [0x100, 0, 0, 0, ..] | [0x2001, 0, ..] => Some(Special::Reserved),
+        [0x2001, 2, 0, ..] | [0x2001, 0xdb8, ..] | [0x100, 0, 0, 0, ..] | [0x2001, 0, ..] => Some(Special::Reserved),
         _ => None,
     }
 }

@@ -18,6 +18,7 @@ fn word(decision: &Decision) -> &'static str {
         Decision::Itself => "itself",
         Decision::Neighbour => "neighbour",
         Decision::Host => "host",
+        Decision::Answer => "answer",
         Decision::Egress => "egress",
         Decision::Refused(_) => "refused",
     }

@@ -53,6 +53,7 @@ pub(in crate::engine::docker) fn join(project: &str, key: &str, aliases: &[&str]
         aliases: aliases.iter().map(ToString::to_string).collect(),
         attachment: Attachment::default(),
         internal: false,
+        ipv6: false,
         in_process: false,
     }
 }

@@ -128,6 +128,7 @@ fn spec(name: &str, module: Module) -> InstanceSpec {
             aliases: vec![format!("shop-{name}-1"), name.into()],
             attachment: Default::default(),
             internal: false,
+            ipv6: false,
             in_process: true,
         }],
         environment: IndexMap::new(),
