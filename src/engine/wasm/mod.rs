@@ -27,6 +27,7 @@ mod tests;
 mod threads;
 mod tls;
 mod trap;
+mod udp;
 mod volume;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 //!
 //! Wasmtime's bindings are kept; its traits are implemented for a view of ours. `Resource<TcpSocket>` is a typed index
 //! into the store's table: the table holds our [`Socket`] under it, and every method here converts the index first.
-//! UDP stays Wasmtime's, which refuses it.
+//! UDP is in [`super::udp`].
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +22,7 @@ use wasi::tcp::{ShutdownType, TcpSocket};
 
 use super::host::State;
 use super::streams::Shared;
+use super::udp;
 use crate::net::stack::{Conn, Listener, NetError, Stack};
 
 /// Puts our interfaces in the place of Wasmtime's in a linker.
@@ -30,12 +31,13 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasi::tcp::add_to_linker::<State, Sockets>(linker, State::network)?;
     wasi::tcp_create_socket::add_to_linker::<State, Sockets>(linker, State::network)?;
     wasi::ip_name_lookup::add_to_linker::<State, Sockets>(linker, State::network)?;
+    udp::add_to_linker(linker)?;
     linker.allow_shadowing(false);
     Ok(())
 }
 
 /// Names [`View`] for the linker.
-struct Sockets;
+pub(super) struct Sockets;
 
 impl HasData for Sockets {
     type Data<'a> = View<'a>;
@@ -50,7 +52,7 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
-    fn table(&mut self) -> &mut ResourceTable {
+    pub(super) fn table(&mut self) -> &mut ResourceTable {
         self.stock.table
     }
 
@@ -59,7 +61,7 @@ impl View<'_> {
     }
 
     /// The network resource is the capability to use the network.
-    fn check(&self, network: &Resource<Network>) -> SocketResult<()> {
+    pub(super) fn check(&self, network: &Resource<Network>) -> SocketResult<()> {
         self.stock.table.get(network)?;
         Ok(())
     }
@@ -504,7 +506,7 @@ impl wasi::network::HostNetwork for View<'_> {
     }
 }
 
-fn refusal(error: NetError) -> SocketError {
+pub(super) fn refusal(error: NetError) -> SocketError {
     match error {
         NetError::Refused(_) => ErrorCode::AccessDenied.into(),
         NetError::UnknownName => ErrorCode::NameUnresolvable.into(),
@@ -512,13 +514,13 @@ fn refusal(error: NetError) -> SocketError {
     }
 }
 
-fn fits(family: IpAddressFamily, address: SocketAddr) -> bool {
+pub(super) fn fits(family: IpAddressFamily, address: SocketAddr) -> bool {
     match family {
         IpAddressFamily::Ipv4 => address.is_ipv4(),
         IpAddressFamily::Ipv6 => address.is_ipv6(),
     }
 }
 
-fn noop() -> Context<'static> {
+pub(super) fn noop() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
