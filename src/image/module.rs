@@ -145,7 +145,11 @@ impl Face {
                     list(&self.exports)
                 )));
             }
-            return Ok(if self.component { ModuleKind::Command } else { ModuleKind::Core });
+            return Ok(match (self.component, self.is_async()) {
+                (false, _) => ModuleKind::Core,
+                (true, false) => ModuleKind::Command,
+                (true, true) => ModuleKind::AsyncCommand,
+            });
         }
         if !self.component {
             return if self.exports.iter().any(|export| export == "_start") {
@@ -157,16 +161,28 @@ impl Face {
                 )))
             };
         }
-        if self.exports_interface("wasi:http/incoming-handler", "0.2") {
-            Ok(ModuleKind::Http)
-        } else if self.exports_interface("wasi:cli/run", "0.2") {
-            Ok(ModuleKind::Command)
-        } else {
-            Err(Unsuitable::NoEntry(format!(
-                "it is a component that exports neither `wasi:cli/run` nor `wasi:http/incoming-handler` (WASI 0.2), but {}",
+        let serves = self.exports_interface("wasi:http/handler", "0.3")
+            || self.exports_interface("wasi:http/incoming-handler", "0.2");
+        let runs = self.exports_interface("wasi:cli/run", "0.3") || self.exports_interface("wasi:cli/run", "0.2");
+        match (serves, runs, self.is_async()) {
+            (true, _, false) => Ok(ModuleKind::Http),
+            (true, _, true) => Ok(ModuleKind::AsyncHttp),
+            (false, true, false) => Ok(ModuleKind::Command),
+            (false, true, true) => Ok(ModuleKind::AsyncCommand),
+            (false, false, _) => Err(Unsuitable::NoEntry(format!(
+                "it is a component that exports no `wasi:cli/run`, no `wasi:http/incoming-handler` (WASI 0.2) and no \
+                 `wasi:http/handler` (WASI 0.3), but {}",
                 list(&self.exports)
-            )))
+            ))),
         }
+    }
+
+    /// Whether anything of WASI 0.3 crosses its edge.
+    fn is_async(&self) -> bool {
+        let crossing = self.imports.iter().map(|(_, name)| name).chain(&self.exports);
+        crossing
+            .into_iter()
+            .any(|name| name.starts_with("wasi:") && version(name).is_some_and(|version| version.starts_with("0.3.")))
     }
 
     fn exports_interface(&self, interface: &str, minor: &str) -> bool {
@@ -174,10 +190,17 @@ impl Face {
     }
 }
 
-/// Whether `name` is `interface@<minor>.x`.
+/// The version of `interface@version`.
+fn version(name: &str) -> Option<&str> {
+    name.split_once('@').map(|(_, version)| version)
+}
+
+/// Whether `name` is `interface@<minor>.x`. Drafts are compatible with nothing but themselves.
 fn is_interface(name: &str, interface: &str, minor: &str) -> bool {
     name.split_once('@').is_some_and(|(package, version)| {
-        package == interface && version.strip_prefix(minor).is_some_and(|rest| rest.starts_with('.'))
+        package == interface
+            && !version.contains('-')
+            && version.strip_prefix(minor).is_some_and(|rest| rest.starts_with('.'))
     })
 }
 
@@ -212,6 +235,33 @@ const INTERFACES: &[&str] = &[
     "wasi:sockets/tcp-create-socket",
     "wasi:sockets/udp",
     "wasi:sockets/udp-create-socket",
+];
+
+/// Interfaces of WASI 0.3 that guests get, without their versions.
+const ASYNC_INTERFACES: &[&str] = &[
+    "wasi:cli/environment",
+    "wasi:cli/exit",
+    "wasi:cli/stdin",
+    "wasi:cli/stdout",
+    "wasi:cli/stderr",
+    "wasi:cli/terminal-input",
+    "wasi:cli/terminal-output",
+    "wasi:cli/terminal-stdin",
+    "wasi:cli/terminal-stdout",
+    "wasi:cli/terminal-stderr",
+    "wasi:cli/types",
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/system-clock",
+    "wasi:clocks/types",
+    "wasi:filesystem/preopens",
+    "wasi:filesystem/types",
+    "wasi:http/client",
+    "wasi:http/types",
+    "wasi:random/insecure",
+    "wasi:random/insecure-seed",
+    "wasi:random/random",
+    "wasi:sockets/ip-name-lookup",
+    "wasi:sockets/types",
 ];
 
 /// Functions of WASI preview 1.
@@ -266,6 +316,7 @@ const PREVIEW1: &[&str] = &[
 
 fn provides_interface(name: &str) -> bool {
     INTERFACES.iter().any(|interface| is_interface(name, interface, "0.2"))
+        || ASYNC_INTERFACES.iter().any(|interface| is_interface(name, interface, "0.3"))
 }
 
 fn provides_function(module: &str, name: &str) -> bool {
@@ -297,8 +348,8 @@ fn family(module: &str, name: &str) -> Option<&'static str> {
             "this is Emscripten for browsers: build with wasi-sdk"
         }
         _ if root.starts_with("fermyon:spin/") || root.starts_with("spin-") => "these are interfaces of Spin",
-        _ if root.starts_with("wasi:") && root.contains("@0.3") => {
-            "this is WASI 0.3, which wcompose does not provide yet"
+        _ if root.starts_with("wasi:") && root.contains("@0.3.0-rc") => {
+            "these are release candidates of WASI 0.3, which differ from its release: build with current tools"
         }
         _ => return None,
     })
@@ -342,7 +393,11 @@ mod tests {
         assert_eq!(kind(r#"(module (func (export "_start")))"#), Ok(ModuleKind::Core));
         assert_eq!(kind(&component("", "wasi:cli/run@0.2.6")), Ok(ModuleKind::Command));
         assert_eq!(kind(&component("", "wasi:http/incoming-handler@0.2.0")), Ok(ModuleKind::Http));
-        assert!(matches!(kind(&component("", "wasi:cli/run@0.3.0")), Err(Unsuitable::NoEntry(_))));
+        assert_eq!(kind(&component("", "wasi:cli/run@0.3.0")), Ok(ModuleKind::AsyncCommand));
+        assert_eq!(kind(&component("", "wasi:http/handler@0.3.1")), Ok(ModuleKind::AsyncHttp));
+        let mixed = component(r#"(import "wasi:clocks/types@0.3.0" (instance))"#, "wasi:cli/run@0.2.6");
+        assert_eq!(kind(&mixed), Ok(ModuleKind::AsyncCommand));
+        assert!(matches!(kind(&component("", "wasi:cli/run@0.3.0-rc-2026-01-06")), Err(Unsuitable::NoEntry(_))));
         assert!(matches!(kind(&component("", "")), Err(Unsuitable::NoEntry(_))));
     }
 

@@ -70,6 +70,10 @@ pub enum ModuleKind {
     Command,
     /// Component that exports `wasi:http/incoming-handler@0.2`: wcompose serves it.
     Http,
+    /// Component with a `wasi:cli/run` that imports or exports WASI 0.3: its calls run concurrently.
+    AsyncCommand,
+    /// Component with a `wasi:http` handler that imports or exports WASI 0.3: wcompose serves it.
+    AsyncHttp,
 }
 
 impl ModuleKind {
@@ -79,7 +83,19 @@ impl ModuleKind {
             Self::Core => "WASI p1 module",
             Self::Command => "WASI p2 command",
             Self::Http => "wasi:http component",
+            Self::AsyncCommand => "WASI p3 command",
+            Self::AsyncHttp => "wasi:http component (WASI p3)",
         }
+    }
+
+    /// Whether wcompose serves it.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::AsyncHttp)
+    }
+
+    /// Whether it needs the component model's concurrency.
+    pub fn is_async(self) -> bool {
+        matches!(self, Self::AsyncCommand | Self::AsyncHttp)
     }
 }
 

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use indexmap::IndexMap;
 
 use crate::model::{
-    Attachment, ExposedPort, ModuleKind, MountSource, NetworkKey, NetworkMode, Project, Protocol, Resolved, Service,
-    ServiceName, VolumeKey,
+    Attachment, ExposedPort, MountSource, NetworkKey, NetworkMode, Project, Protocol, Resolved, Service, ServiceName,
+    VolumeKey,
 };
 
 /// What each service's image turned out to be. A service that is not in it counts as Linux.
@@ -181,7 +181,7 @@ fn variable_prefix(service: &ServiceName) -> String {
 /// The port a dependent would use: TCP before others, and among equals `ports`, then `expose`, then the image's.
 fn first_port(service: &Service, resolved: Option<&Resolved>) -> Option<u16> {
     let http = match resolved {
-        Some(Resolved::Wasm(module)) if module.kind == ModuleKind::Http => true,
+        Some(Resolved::Wasm(module)) if module.kind.is_http() => true,
         Some(Resolved::Wasm(_) | Resolved::Linux { .. }) | None => false,
     };
     let served = service.wasm.as_ref().and_then(|options| options.http_ports.first().copied());
@@ -198,7 +198,7 @@ fn first_port(service: &Service, resolved: Option<&Resolved>) -> Option<u16> {
 /// The scheme of what an image serves, where its name leaves no doubt.
 fn scheme(resolved: &Resolved, port: u16) -> Option<&'static str> {
     let image = match resolved {
-        Resolved::Wasm(module) => return (module.kind == ModuleKind::Http).then_some("http"),
+        Resolved::Wasm(module) => return module.kind.is_http().then_some("http"),
         Resolved::Linux { image, .. } => image,
     };
     let path = image.split('@').next().unwrap_or_default();

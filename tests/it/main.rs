@@ -15,4 +15,5 @@ mod remote;
 mod samples;
 mod support;
 mod volumes;
+mod wasi3;
 mod wasm;

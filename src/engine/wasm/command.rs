@@ -1,8 +1,8 @@
-//! Programs: core modules of WASI preview 1 and command components, run once from start to end.
+//! Programs: core modules of WASI preview 1 and command components of 0.2 and 0.3, run once from start to end.
 
-use wasmtime::component::{self, Val};
+use wasmtime::component::{self, Accessor, Val};
 use wasmtime::{AsContext, InstancePre};
-use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi::{p2, p3};
 
 use super::host::{CoreState, Grants, State};
 use super::trap::Ended;
@@ -75,8 +75,24 @@ async fn run_component(
     let mut store = grants.component_store(program.engine(), grants.files()?);
     match entry {
         Entry::Main => {
-            let command = CommandPre::new(program.clone())?.instantiate_async(&mut store).await?;
-            let result = command.wasi_cli_run().call_run(&mut store).await?;
+            let result = match p3::bindings::CommandPre::new(program.clone()) {
+                Ok(command) => {
+                    let command = command.instantiate_async(&mut store).await?;
+                    let run = async |accessor: &Accessor<State>| {
+                        let result = command.wasi_cli_run().call_run(accessor).await;
+                        // What it began and did not wait for is done as well, as at the end of a process's main thread it is not.
+                        std::future::poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
+                        result
+                    };
+                    store.run_concurrent(run).await??
+                }
+                // No `run` of 0.3: the one of 0.2.
+                Err(_) => {
+                    let command = p2::bindings::CommandPre::new(program.clone())?;
+                    let command = command.instantiate_async(&mut store).await?;
+                    command.wasi_cli_run().call_run(&mut store).await?
+                }
+            };
             Ok(i64::from(result.is_err()))
         }
         Entry::Export(name) => {

@@ -36,8 +36,8 @@ pub enum Profile {
     Program,
     /// HTTP components with a fresh instance for each request, from a pool.
     Serve,
-    /// HTTP components whose instances are kept between requests, which needs the component model's concurrency.
-    Reuse,
+    /// What needs the component model's concurrency: WASI 0.3, and HTTP components whose instances are kept between requests.
+    Concurrent,
 }
 
 impl Profile {
@@ -45,7 +45,7 @@ impl Profile {
         match self {
             Self::Program => "program",
             Self::Serve => "serve",
-            Self::Reuse => "reuse",
+            Self::Concurrent => "concurrent",
         }
     }
 
@@ -56,7 +56,7 @@ impl Profile {
             .consume_fuel(metering == Metering::Fuel)
             .max_wasm_stack(limits::STACK)
             .async_stack_size(limits::TASK_STACK)
-            .concurrency_support(self == Self::Reuse)
+            .concurrency_support(self == Self::Concurrent)
             .wasm_backtrace_details(WasmBacktraceDetails::Enable)
             // Nothing but Wasmtime itself unwinds guest code.
             .native_unwind_info(false);
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn profiles_do_not_share_code() {
         let bench = Bench::new(COMPONENT);
-        for profile in [Profile::Program, Profile::Serve, Profile::Reuse] {
+        for profile in [Profile::Program, Profile::Serve, Profile::Concurrent] {
             assert_eq!(bench.code(profile), Origin::Compiled);
             assert_eq!(bench.code(profile), Origin::Cached);
         }

@@ -7,13 +7,12 @@ use jiff::Timestamp;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::command::{Entry, Program};
 use super::compile::{Code, Profile};
-use super::host::{Grants, State, component_linker, core_linker};
+use super::host::{Grants, async_component_linker, component_linker, core_linker};
 use super::reload::Swap;
-use super::serve::{Generation, Served, Server};
+use super::serve::{Component, Generation, Served, Server};
 use super::stop::{SIGKILL, Switch, Wish, wanted};
 use super::trap::{Ended, TRAPPED};
 use crate::engine::docker::Docker;
@@ -31,7 +30,7 @@ pub enum Template {
     /// Answers requests.
     Service {
         /// The component.
-        component: ProxyPre<State>,
+        component: Component,
         /// Instances are kept between requests.
         reuse: bool,
     },
@@ -41,7 +40,8 @@ impl Template {
     /// The profile a module is compiled for.
     pub fn profile(module: &Module, reuse: bool) -> Profile {
         match (module.kind, &module.function, reuse) {
-            (ModuleKind::Http, None, true) => Profile::Reuse,
+            (kind, _, _) if kind.is_async() => Profile::Concurrent,
+            (ModuleKind::Http, None, true) => Profile::Concurrent,
             (ModuleKind::Http, None, false) => Profile::Serve,
             _ => Profile::Program,
         }
@@ -55,10 +55,12 @@ impl Template {
                 Self::Program(Program::Core(core_linker(code.engine())?.instantiate_pre(code)?), entry)
             }
             Code::Component(code) => {
-                let linked = component_linker(code.engine())?.instantiate_pre(code)?;
-                match (module.kind, &entry) {
-                    (ModuleKind::Http, Entry::Main) => Self::Service { component: ProxyPre::new(linked)?, reuse },
-                    _ => Self::Program(Program::Component(linked), entry),
+                let linker = if module.kind.is_async() { async_component_linker } else { component_linker };
+                let linked = linker(code.engine())?.instantiate_pre(code)?;
+                if module.kind.is_http() && entry == Entry::Main {
+                    Self::Service { component: Component::new(linked)?, reuse }
+                } else {
+                    Self::Program(Program::Component(linked), entry)
                 }
             }
         })

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use wasmtime::component::{self, ResourceTable};
-use wasmtime::{AsContext as _, AsContextMut, Engine, Store};
+use wasmtime::{AsContextMut, Engine, Store};
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::sockets::WasiSocketsCtxView;
@@ -238,6 +238,19 @@ pub fn component_linker(engine: &Engine) -> wasmtime::Result<component::Linker<S
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     sockets::add_to_linker(&mut linker)?;
     opening::add_to_component_linker(&mut linker)?;
+    Ok(linker)
+}
+
+/// The same, and WASI 0.3 beside it: for an engine with the component model's concurrency.
+pub fn async_component_linker(engine: &Engine) -> wasmtime::Result<component::Linker<State>> {
+    let mut linker = component_linker(engine)?;
+    // Its sockets are ours alone; Wasmtime's own know the host's network only.
+    wasmtime_wasi::p3::cli::add_to_linker(&mut linker)?;
+    wasmtime_wasi::p3::clocks::add_to_linker(&mut linker)?;
+    wasmtime_wasi::p3::filesystem::add_to_linker(&mut linker)?;
+    wasmtime_wasi::p3::random::add_to_linker(&mut linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    sockets::p3::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

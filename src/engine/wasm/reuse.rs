@@ -1,6 +1,8 @@
-//! `x-wasm.http.reuse`: instances of an HTTP component that are kept between requests, for guests that are slow to start.
+//! Instances of HTTP components that live under the component model's concurrency: kept between requests for guests that are
+//! slow to start (`x-wasm.http.reuse`), or, of `wasi:http@0.3`, used for one request.
 //!
-//! Each instance answers one request at a time and is dropped after a while without any, or when it trapped.
+//! Each instance answers one request at a time and is dropped after a while without any, or when it trapped, or when its
+//! component was replaced, or when the service ends.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,9 +19,9 @@ use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::handler::{
     HandlerState, Instance, Proxy, ProxyHandler, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
 };
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::host::{Grants, State, refuel};
+use super::serve::Component;
 
 /// How long an instance waits for its next request.
 const IDLE: Duration = Duration::from_secs(10);
@@ -28,21 +30,30 @@ const REQUEST: Duration = Duration::from_secs(600);
 /// Requests after which an instance is replaced, so that what a guest leaks does not pile up.
 const REQUESTS: usize = 10_000;
 
+/// How many requests an instance answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requests {
+    /// One: no state passes from one to the next.
+    One,
+    /// Many, one after the other.
+    Many,
+}
+
 /// The instances of one service.
 pub struct Reused {
-    handler: ProxyHandler<Made>,
+    handler: ProxyHandler<Maker>,
     retired: CancellationToken,
 }
 
 impl Reused {
     /// No instance is made before the first request.
-    pub fn new(component: ProxyPre<State>, grants: Arc<Grants>, files: WasiFilesystemCtx) -> Self {
+    pub fn new(made: Made, killed: CancellationToken) -> Self {
         let retired = CancellationToken::new();
-        Self { handler: ProxyHandler::new(Made { component, grants, files, retired: retired.clone() }), retired }
+        Self { handler: ProxyHandler::new(Maker { made, retired: retired.clone(), killed }), retired }
     }
 
     /// Hands requests to instances.
-    pub fn handler(&self) -> &ProxyHandler<Made> {
+    pub fn handler(&self) -> &ProxyHandler<Maker> {
         &self.handler
     }
 
@@ -52,36 +63,59 @@ impl Reused {
     }
 }
 
-/// Makes instances.
+/// What instances are made of.
 pub struct Made {
-    component: ProxyPre<State>,
-    grants: Arc<Grants>,
-    files: WasiFilesystemCtx,
-    retired: CancellationToken,
+    /// The component.
+    pub component: Component,
+    /// What they are given.
+    pub grants: Arc<Grants>,
+    /// Their folders, opened.
+    pub files: WasiFilesystemCtx,
+    /// How many requests each answers.
+    pub requests: Requests,
 }
 
-impl HandlerState for Made {
+/// Makes instances.
+pub struct Maker {
+    made: Made,
+    retired: CancellationToken,
+    killed: CancellationToken,
+}
+
+impl HandlerState for Maker {
     type StoreData = State;
     type WorkerExpiration = Expiry;
     type WorkerState = Worker;
 
     async fn instantiate(&self) -> wasmtime::Result<Instance<State, Expiry, Worker>> {
-        let mut store = self.grants.component_store(self.component.engine(), self.files.clone());
-        let proxy = self.component.instantiate_async(&mut store).await?;
+        let Made { component, grants, files, requests } = &self.made;
+        let engine = match component {
+            Component::P2(component) => component.engine(),
+            Component::P3(component) => component.engine(),
+        };
+        let mut store = grants.component_store(engine, files.clone());
+        let proxy = match component {
+            Component::P2(component) => Proxy::P2(component.instantiate_async(&mut store).await?),
+            Component::P3(component) => Proxy::P3(component.instantiate_async(&mut store).await?),
+        };
+        let waiting = |token: &CancellationToken| Box::pin(token.clone().cancelled_owned());
+        let (retired, killed) = (waiting(&self.retired), waiting(&self.killed));
         Ok(Instance {
             store,
-            proxy: Proxy::P2(proxy),
+            proxy,
             view: |state| state.http(),
-            expiration: Expiry { timer: None, retired: Box::pin(self.retired.clone().cancelled_owned()) },
-            state: Worker,
+            expiration: Expiry { timer: None, retired, killed },
+            state: Worker(*requests),
         })
     }
 }
 
-/// Ends an instance that waited or worked for too long, and one that waits when its component was replaced.
+/// Ends an instance that waited or worked for too long, one that waits when its component was replaced, and any when its
+/// service ends.
 pub struct Expiry {
     timer: Option<Pin<Box<Sleep>>>,
     retired: Pin<Box<WaitForCancellationFutureOwned>>,
+    killed: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl WorkerExpiration for Expiry {
@@ -91,6 +125,9 @@ impl WorkerExpiration for Expiry {
         status: WorkerStatus,
         start: std::time::Instant,
     ) -> Poll<()> {
+        if self.killed.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
         if status == WorkerStatus::Idle && self.retired.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
@@ -108,14 +145,18 @@ impl WorkerExpiration for Expiry {
 }
 
 /// One request at a time.
-pub struct Worker;
+pub struct Worker(Requests);
 
 impl WorkerState for Worker {
     type StoreData = State;
     type RequestData = ();
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
-        if total >= REQUESTS {
+        let most = match self.0 {
+            Requests::One => 1,
+            Requests::Many => REQUESTS,
+        };
+        if total >= most {
             ShouldAccept::Never
         } else if concurrent > 0 {
             ShouldAccept::No

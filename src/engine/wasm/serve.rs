@@ -2,7 +2,7 @@
 //!
 //! Connections are the host's: hyper speaks HTTP/1.1 on the supervisor's own threads. Each request is answered by a fresh
 //! instance on the guests' threads, so that no state passes from one to the next; a trap is a 500 and a line in the log,
-//! and the service lives. With `x-wasm.http.reuse` instances are kept ([`super::reuse`]).
+//! and the service lives. With `x-wasm.http.reuse`, and for `wasi:http@0.3`, instances come from [`super::reuse`].
 //!
 //! The component behind the ports can be replaced while they are open ([`super::reload`]): connections go on, and each
 //! request is answered to its end by the component that was there when it came.
@@ -24,16 +24,18 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wasmtime::component::InstancePre;
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView};
 
 use super::guest::Template;
 use super::host::{Grants, Identity, State};
 use super::outgoing::from_box;
 use super::reload::Swap;
-use super::reuse::Reused;
+use super::reuse::{Made, Requests, Reused};
 use super::stop::{Wish, overdue, wanted};
 use super::trap::Ended;
 use crate::engine::Stream;
@@ -47,36 +49,65 @@ const HEAD: Duration = Duration::from_secs(30);
 /// How long the last words to clients may take.
 const FAREWELL: Duration = Duration::from_millis(200);
 
+/// A linked HTTP component, by the handler it exports.
+#[derive(Clone)]
+pub enum Component {
+    /// `wasi:http/incoming-handler@0.2`.
+    P2(ProxyPre<State>),
+    /// `wasi:http/handler@0.3`.
+    P3(ServicePre<State>),
+}
+
+impl Component {
+    /// Finds the handler; a component with both answers by the newer.
+    pub fn new(linked: InstancePre<State>) -> wasmtime::Result<Self> {
+        Ok(match ServicePre::new(linked.clone()) {
+            Ok(service) => Self::P3(service),
+            Err(_) => Self::P2(ProxyPre::new(linked)?),
+        })
+    }
+}
+
 /// How instances come and go.
-pub enum Instances {
+enum Instances {
     /// A fresh one for each request.
-    Fresh,
-    /// Kept between requests.
+    Fresh(ProxyPre<State>),
+    /// Made and dropped by their own rules, with the component model's concurrency.
     Kept(Reused),
 }
 
 /// A component that answers requests, and what its instances are given.
 pub struct Generation {
-    component: ProxyPre<State>,
     grants: Arc<Grants>,
     files: WasiFilesystemCtx,
     instances: Instances,
+    /// Ends the guests of this and all later ones.
+    killed: CancellationToken,
 }
 
 impl Generation {
     /// A linked component; its folders are opened now.
-    pub fn new(component: ProxyPre<State>, grants: Arc<Grants>, reuse: bool) -> wasmtime::Result<Self> {
+    pub fn new(component: Component, grants: Arc<Grants>, reuse: bool) -> wasmtime::Result<Self> {
         let files = grants.files()?;
-        Ok(Self::over(component, grants, reuse, files))
+        Ok(Self::over(component, grants, reuse, files, CancellationToken::new()))
     }
 
-    fn over(component: ProxyPre<State>, grants: Arc<Grants>, reuse: bool, files: WasiFilesystemCtx) -> Self {
-        let instances = if reuse {
-            Instances::Kept(Reused::new(component.clone(), grants.clone(), files.clone()))
-        } else {
-            Instances::Fresh
+    fn over(
+        component: Component,
+        grants: Arc<Grants>,
+        reuse: bool,
+        files: WasiFilesystemCtx,
+        killed: CancellationToken,
+    ) -> Self {
+        let instances = match component {
+            Component::P2(component) if !reuse => Instances::Fresh(component),
+            component => {
+                let requests = if reuse { Requests::Many } else { Requests::One };
+                let made = Made { component, grants: grants.clone(), files: files.clone(), requests };
+                Instances::Kept(Reused::new(made, killed.clone()))
+            }
         };
-        Self { component, grants, files, instances }
+        Self { grants, files, instances, killed }
     }
 
     fn log(&self, error: &wasmtime::Error) {
@@ -126,11 +157,12 @@ enum End {
 impl Server {
     /// A server of a component; nothing listens yet.
     pub fn new(first: Generation, guests: Handle) -> Arc<Self> {
+        let killed = first.killed.clone();
         Arc::new(Self {
             current: RwLock::new(Arc::new(first)),
             guests,
             running: TaskTracker::new(),
-            killed: CancellationToken::new(),
+            killed,
             cut: CancellationToken::new(),
             permits: Arc::new(Semaphore::new(CONCURRENT)),
         })
@@ -141,10 +173,10 @@ impl Server {
     }
 
     /// Lets another component answer from the next request on, on the same connections.
-    fn replace(&self, component: ProxyPre<State>, reuse: bool, identity: Identity) {
+    fn replace(&self, component: Component, reuse: bool, identity: Identity) {
         let old = self.current();
         let grants = Arc::new(old.grants.renewed(identity));
-        let next = Arc::new(Generation::over(component, grants, reuse, old.files.clone()));
+        let next = Arc::new(Generation::over(component, grants, reuse, old.files.clone(), self.killed.clone()));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
         if let Instances::Kept(reused) = &old.instances {
             reused.retire();
@@ -223,7 +255,7 @@ impl Server {
         let _permit = self.permits.clone().acquire_owned().await.expect("it is never closed");
         let generation = self.current();
         match &generation.instances {
-            Instances::Fresh => self.answer_fresh(generation, request).await,
+            Instances::Fresh(component) => self.answer_fresh(&generation, component, request).await,
             Instances::Kept(reused) => {
                 let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
                 let answer = reused.handler().clone();
@@ -248,21 +280,26 @@ impl Server {
         }
     }
 
-    async fn answer_fresh<B>(self: &Arc<Self>, generation: Arc<Generation>, request: Request<B>) -> Response<WasiBody>
+    async fn answer_fresh<B>(
+        self: &Arc<Self>,
+        generation: &Arc<Generation>,
+        component: &ProxyPre<State>,
+        request: Request<B>,
+    ) -> Response<WasiBody>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Error>,
     {
-        let mut store = generation.grants.component_store(generation.component.engine(), generation.files.clone());
+        let mut store = generation.grants.component_store(component.engine(), generation.files.clone());
         let Ok(request) = store.data_mut().http().new_incoming_request(Scheme::Http, request) else {
             return failure(StatusCode::BAD_REQUEST, "the request names no host");
         };
         let (respond, response) = oneshot::channel();
         let out = store.data_mut().http().new_response_outparam(respond).expect("the table of a new store has room");
-        let (runs, killed) = (generation.clone(), self.killed.clone());
+        let (runs, component, killed) = (generation.clone(), component.clone(), self.killed.clone());
         let run = async move {
             let handle = async {
-                let proxy = runs.component.instantiate_async(&mut store).await?;
+                let proxy = component.instantiate_async(&mut store).await?;
                 proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
             };
             tokio::select! {

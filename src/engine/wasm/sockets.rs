@@ -4,6 +4,8 @@
 //! into the store's table: the table holds our [`Socket`] under it, and every method here converts the index first.
 //! UDP is in [`super::udp`].
 
+pub mod p3;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;

@@ -79,7 +79,7 @@ impl Shared {
     }
 
     /// Reads up to `most` bytes; an empty answer is the end.
-    fn poll_read(&self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<BytesMut>> {
+    pub fn poll_read(&self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<BytesMut>> {
         let mut halves = self.lock();
         if halves.reading == Half::Closed {
             return Poll::Ready(Ok(BytesMut::new()));
@@ -96,6 +96,18 @@ impl Shared {
                 bytes.truncate(read);
                 Poll::Ready(result.map(|()| bytes))
             }
+        }
+    }
+
+    /// Writes some of it, at least a byte.
+    pub fn poll_write_some(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut halves = self.lock();
+        if halves.writing != Half::Open {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        match Pin::new(&mut halves.stream).poll_write(cx, bytes) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            other => other,
         }
     }
 

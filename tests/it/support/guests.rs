@@ -17,6 +17,10 @@ pub enum Guest {
     PeerLinux,
     /// `relay`, a `wasi:http` component.
     Relay,
+    /// `peer`'s counterpart for WASI 0.3.
+    AsyncPeer,
+    /// `relay`'s counterpart for WASI 0.3.
+    AsyncRelay,
 }
 
 impl Guest {
@@ -26,7 +30,7 @@ impl Guest {
         BUILT.get_or_init(|| {
             if !places::prebuilt() {
                 compile("wasm32-wasip1", &["peer"]);
-                compile("wasm32-wasip2", &["peer", "relay"]);
+                compile("wasm32-wasip2", &["peer", "relay", "async-peer", "async-relay"]);
                 compile(linux(), &["peer"]);
             }
         });
@@ -35,6 +39,8 @@ impl Guest {
             Self::Peer => ("wasm32-wasip2", "peer.wasm"),
             Self::PeerLinux => (linux(), "peer"),
             Self::Relay => ("wasm32-wasip2", "relay.wasm"),
+            Self::AsyncPeer => ("wasm32-wasip2", "async_peer.wasm"),
+            Self::AsyncRelay => ("wasm32-wasip2", "async_relay.wasm"),
         };
         target_folder().join(target).join("release").join(file)
     }

@@ -107,6 +107,8 @@ impl Project {
             Guest::Peer => "peer.wasm",
             Guest::PeerLinux => "peer",
             Guest::Relay => "relay.wasm",
+            Guest::AsyncPeer => "async-peer.wasm",
+            Guest::AsyncRelay => "async-relay.wasm",
         };
         fs::copy(guest.path(), self.folder().join(name)).expect("the guest is built");
         self
