@@ -18,11 +18,12 @@ mod observe;
 mod presence;
 mod request;
 mod run;
+mod sync;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -146,6 +147,16 @@ impl Docker {
     /// Stops (gently) and removes a container, agent or not; one that is gone is no error.
     pub async fn remove(&self, existing: &Existing, grace: Option<Duration>, volumes: bool) -> Result<()> {
         container::remove(&self.patient(), existing, grace, volumes).await
+    }
+
+    /// Writes files of this machine into a container, each to its absolute target.
+    pub async fn write_files(&self, container: &str, files: Vec<(PathBuf, String)>) -> Result<()> {
+        sync::write(&self.patient(), container, files).await
+    }
+
+    /// Runs a command in a container to its end: its exit code, and what it said.
+    pub async fn execute(&self, container: &str, command: Vec<String>) -> Result<(i64, String)> {
+        sync::execute(&self.patient(), container, command).await
     }
 
     /// The output that the engine kept of a container, in order; with `follow` also what comes.
