@@ -24,6 +24,8 @@ pub mod net;
 
 pub mod image;
 
+pub mod watch;
+
 pub mod plan;
 
 pub mod engine;

@@ -110,6 +110,8 @@ pub enum Command {
     Restart(Stop),
     /// Change how many replicas services have
     Scale(Scale),
+    /// Watch files, and rebuild, reload or refresh services when they change
+    Watch(Watch),
     /// Check and print the project as it is understood
     Config(Config),
     /// Live view of the services
@@ -171,6 +173,9 @@ pub struct Up {
     /// Time stamps before log lines
     #[arg(long)]
     pub timestamps: bool,
+    /// Watch files, and rebuild, reload or refresh services when they change
+    #[arg(short, long, conflicts_with_all = ["detach", "wait", "no_start"])]
+    pub watch: bool,
     /// Let a Wasm service reach a target outside its networks, for this run
     #[arg(long, value_name = "SERVICE=TARGET")]
     pub allow_egress: Vec<String>,
@@ -284,6 +289,22 @@ pub struct Scale {
     /// Leave dependencies alone
     #[arg(long)]
     pub no_deps: bool,
+}
+
+/// `watch`.
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Services; default: all
+    pub services: Vec<String>,
+    /// Do not start services first
+    #[arg(long)]
+    pub no_up: bool,
+    /// Remove images that are replaced
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", hide = true)]
+    pub prune: bool,
+    /// Hide the output of builds
+    #[arg(long)]
+    pub quiet: bool,
 }
 
 /// `config`.

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::known::{self, Known, Stopped};
@@ -38,6 +38,8 @@ pub enum Use {
     Once,
     /// In the foreground: other shells may command it, containers' output is followed.
     Foreground,
+    /// In the foreground as well; what ended may have a new module soon, so that only who asks for the end gets it.
+    Watching,
     /// Detached.
     Background,
 }
@@ -88,7 +90,7 @@ impl Host {
             doors.spawn(pass_on(attached, orders.clone()));
         }
         let road = Road { engines, orders, project: project.clone(), paths: paths.clone() };
-        tasks.spawn(Router { road: road.clone(), preparing: None }.run(wishes));
+        tasks.spawn(Router::new(road.clone()).run(wishes));
         Ok(Self { road, requests, drive, tasks, doors, socket, _lock: lock })
     }
 
@@ -184,18 +186,31 @@ fn dial(engines: Arc<Engines>) -> supervisor::probe::Dial {
 /// Turns wishes into orders. `Up` and `Down` need files and engines; the loop is given plans only.
 struct Router {
     road: Road,
-    preparing: Option<JoinHandle<()>>,
+    /// Ups and downs that have no plan yet.
+    preparing: JoinSet<()>,
+    /// Held by the one that is worked on.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Router {
+    fn new(road: Road) -> Self {
+        Self { road, preparing: JoinSet::new(), turn: Arc::default() }
+    }
+
     async fn run(mut self, mut wishes: mpsc::Receiver<Request>) {
         while let Some(Request { command, reply }) = wishes.recv().await {
+            while self.preparing.try_join_next().is_some() {}
             match command {
                 Command::Up(up) => {
+                    // A new module takes nothing over: whoever else wants something gets it first.
+                    if !up.options.reload {
+                        self.preparing.abort_all();
+                    }
                     let road = self.road.clone();
                     self.prepare(async move { road.up(*up).await }, reply);
                 }
                 Command::Down(down) => {
+                    self.preparing.abort_all();
                     let road = self.road.clone();
                     self.prepare(async move { road.down(down).await }, reply);
                 }
@@ -207,25 +222,17 @@ impl Router {
                 Command::Kill { services, signal } => self.command(Verb::Kill { signal }, services, reply).await,
             }
         }
-        self.give_up_preparing();
     }
 
-    /// Works on a wish beside everything else, in place of the one that was being worked on.
+    /// Works on a wish beside everything else, after what is being worked on. An `up` that is aborted before it is planned
+    /// tells its asker so by the dropped reply.
     fn prepare(&mut self, work: impl Future<Output = Reply> + Send + 'static, reply: oneshot::Sender<Reply>) {
-        self.give_up_preparing();
-        #[expect(clippy::disallowed_methods, reason = "held in `preparing`, aborted when another wish replaces it")]
-        let task = tokio::spawn(async move {
+        let turn = self.turn.clone();
+        self.preparing.spawn(async move {
+            let _turn = turn.lock().await;
             let answer = work.await;
             let _ = reply.send(answer);
         });
-        self.preparing = Some(task);
-    }
-
-    /// An `up` that is not planned yet is dropped; its asker is told so by the dropped reply.
-    fn give_up_preparing(&mut self) {
-        if let Some(task) = self.preparing.take() {
-            task.abort();
-        }
     }
 
     async fn command(&self, verb: Verb, services: Vec<ServiceName>, reply: oneshot::Sender<Reply>) {
@@ -246,6 +253,7 @@ pub struct Road {
 impl Road {
     /// A whole `up`: load, resolve, plan, carry out.
     async fn up(&self, up: UpRequest) -> Reply {
+        let reloaded = if up.options.reload { up.options.services.clone() } else { Vec::new() };
         let outcome = match self.resolve(up).await {
             Ok(wanted) => self.carry_out(&wanted).await,
             Err(failure) => Err(failure),
@@ -253,6 +261,13 @@ impl Road {
         match outcome {
             Ok(reply) => reply,
             Err(failure) => {
+                // Who looks at the service's log only learns of it, too.
+                let text = anstream::adapter::strip_str(&output::text(&failure)).to_string();
+                for service in &reloaded {
+                    let wasm = self.engines.wasm();
+                    wasm.say(service, "there is no new module, the old one goes on:");
+                    text.lines().for_each(|line| wasm.say(service, line));
+                }
                 self.end_if_empty().await;
                 Reply::Refused(output::text(&failure))
             }

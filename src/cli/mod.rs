@@ -29,6 +29,7 @@ pub mod target;
 pub mod ui;
 pub mod up;
 pub mod version;
+pub mod watch;
 
 use std::process::ExitCode;
 
@@ -76,7 +77,12 @@ fn run(root: args::Root, command: Command) -> Outcome {
     if settings.dry_run
         && matches!(
             &command,
-            Command::Start(_) | Command::Stop(_) | Command::Restart(_) | Command::Scale(_) | Command::Ui(_)
+            Command::Start(_)
+                | Command::Stop(_)
+                | Command::Restart(_)
+                | Command::Scale(_)
+                | Command::Watch(_)
+                | Command::Ui(_)
         )
     {
         return Err(Failure::new("only `up` and `down` have a dry run", ["leave out `--dry-run`".to_owned()]));
@@ -96,6 +102,7 @@ fn run(root: args::Root, command: Command) -> Outcome {
             Command::Stop(args) => orders::stop(settings, args).await,
             Command::Restart(args) => orders::restart(settings, args).await,
             Command::Scale(args) => scale::scale(settings, args).await,
+            Command::Watch(args) => watch::watch(settings, args).await,
             Command::Ui(args) => ui::ui(settings, args).await,
             Command::Supervise => host::supervise(settings).await,
             Command::Config(_) | Command::Version(_) => unreachable!("handled without a runtime"),

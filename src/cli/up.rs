@@ -11,13 +11,14 @@ use super::paths::ProjectPaths;
 use super::resolve::{DryRun, Step};
 use super::screen::{Screen, ask, carry_out, conclude};
 use super::settings::Settings;
+use super::watch::{self, Said, Watching};
 use super::{detach, load, output, prepare};
 use crate::compose::Loaded;
 use crate::control::client;
 use crate::control::lock::Lock;
 use crate::engine::engines::Engines;
 use crate::image::kind::wasm_sign;
-use crate::model::{PullPolicy, ServiceName};
+use crate::model::{Project, PullPolicy, ServiceName};
 use crate::session::{Command, LogInterest, LogMode, Reply, Request, UpOptions, UpRequest};
 use crate::supervisor::signals::Signals;
 use crate::view::console::Lines;
@@ -33,7 +34,7 @@ pub async fn up(settings: Settings, args: Up) -> Outcome {
     if settings.dry_run {
         dry_run(&settings, &paths, request).await
     } else if args.detach || args.wait || args.no_start {
-        detached(&settings, &loaded, &paths, request).await
+        detached(&settings, &loaded.project, &paths, request).await
     } else {
         attached(&settings, &args, &loaded, &paths, request).await
     }
@@ -53,14 +54,14 @@ async fn dry_run(settings: &Settings, paths: &ProjectPaths, request: UpRequest) 
 }
 
 /// Starts, and returns once everything reached its state. Guests are left with a supervisor; containers need none.
-pub async fn detached(settings: &Settings, loaded: &Loaded, paths: &ProjectPaths, request: UpRequest) -> Outcome {
+pub async fn detached(settings: &Settings, project: &Project, paths: &ProjectPaths, request: UpRequest) -> Outcome {
     let mut signals = Signals::listen()?;
-    let known_guests = loaded.project.services.values().any(|service| wasm_sign(service).is_some());
+    let known_guests = project.services.values().any(|service| wasm_sign(service).is_some());
     if let Some(session) = client::connect(&paths.socket, LogInterest::default()).await? {
         return carry_out(settings, session, Command::Up(Box::new(request)), &mut signals).await;
     }
     if !known_guests {
-        let host = Host::start(settings, &loaded.project.name, paths, None, Use::Once)?;
+        let host = Host::start(settings, &project.name, paths, None, Use::Once)?;
         let mut session = host.session(LogInterest::default()).await?;
         let mut screen = Screen::new(settings, Lines::Kept);
         let mut console = screen.console(&session)?;
@@ -90,7 +91,7 @@ pub async fn detached(settings: &Settings, loaded: &Loaded, paths: &ProjectPaths
     }
     // Lines of what fails help to explain it.
     let interest = LogInterest { mode: LogMode::Follow, tail: Some(0), ..LogInterest::default() };
-    let session = detach::spawn_supervisor(paths, &loaded.project.name, interest).await?;
+    let session = detach::spawn_supervisor(paths, &project.name, interest).await?;
     carry_out(settings, session, Command::Up(Box::new(request)), &mut signals).await
 }
 
@@ -103,13 +104,17 @@ async fn attached(
     request: UpRequest,
 ) -> Outcome {
     let mut signals = Signals::listen()?;
+    // What changes while everything starts is not missed.
+    let mut begun = args.watch.then(|| watch::begin(&loaded.project, &names(&args.services))).transpose()?;
+    let mut watching = None;
     // What earlier runs said is for `logs`.
     let services = names(&args.services);
     let interest = LogInterest { mode: LogMode::Follow, services, tail: Some(0), ..LogInterest::default() };
     paths.make()?;
     let (host, mut session) = match Lock::acquire(&paths.lock)? {
         Ok(lock) => {
-            let host = Host::start(settings, &loaded.project.name, paths, Some(lock), Use::Foreground)?;
+            let usage = if begun.is_some() { Use::Watching } else { Use::Foreground };
+            let host = Host::start(settings, &loaded.project.name, paths, Some(lock), usage)?;
             let session = host.session(interest).await?;
             (Some(host), session)
         }
@@ -129,12 +134,13 @@ async fn attached(
     }
     let mut console = screen.console(&session)?;
     let mut ender = Ender { host, commands: session.commands.clone(), asked: 0 };
-    let mut answer = Some(ask(&session.commands, Command::Up(Box::new(request))).await);
+    let mut answer = Some(ask(&session.commands, Command::Up(Box::new(request.clone()))).await);
     let mut failed = false;
     loop {
         let happened = async {
             tokio::select! {
                 reply = wait(&mut answer) => Happened::Settled(reply),
+                said = said(&mut watching) => Happened::Watched(said),
                 _ = signals.next() => Happened::Signal,
             }
         };
@@ -149,9 +155,18 @@ async fn attached(
                     output::failure(&failure);
                     failed = true;
                     ender.end().await;
+                } else if let Some(begun) = begun.take() {
+                    let commands = session.commands.clone();
+                    watching = Some(begun.commanding(settings, &loaded.project, commands, request.clone()));
                 }
             }
+            Followed::Until(Happened::Watched(Said::Message(text))) => console.tell(&text, jiff::Timestamp::now())?,
+            Followed::Until(Happened::Watched(Said::Failed(error))) => {
+                output::failure(&watch::failure(&error));
+                watching = None;
+            }
             Followed::Until(Happened::Signal) => {
+                watching = None;
                 if ender.asked == 0 && !failed {
                     console.say("Gracefully Stopping... press Ctrl+C again to force", jiff::Timestamp::now())?;
                 }
@@ -177,7 +192,16 @@ async fn attached(
 
 enum Happened {
     Settled(Option<Reply>),
+    Watched(Said),
     Signal,
+}
+
+/// What watching says; nothing, as long as nobody watches.
+async fn said(watching: &mut Option<Watching>) -> Said {
+    match watching {
+        Some(watching) => watching.said().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The answer, once; never again afterwards.
@@ -265,5 +289,5 @@ pub async fn start(settings: &Settings) -> Result<(), Failure> {
     let loaded = load::load_and_warn(&settings.load).await?;
     let request = UpRequest { load: settings.load.clone(), options: UpOptions::default() };
     let paths = settings.paths.project(&loaded.project.name);
-    detached(settings, &loaded, &paths, request).await.map(|_| ())
+    detached(settings, &loaded.project, &paths, request).await.map(|_| ())
 }

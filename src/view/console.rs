@@ -188,6 +188,15 @@ impl<'w> Console<'w> {
         self.redraw(now)
     }
 
+    /// A message of `watch`, beside the services' lines.
+    pub fn tell(&mut self, text: &str, now: Timestamp) -> io::Result<()> {
+        self.step_aside()?;
+        let mark = self.options.out.paint(Role::Watch, "⦿");
+        writeln!(self.streams.out, "{mark} {}", self.options.out.paint(Role::Watch, text))?;
+        self.streams.out.flush()?;
+        self.redraw(now)
+    }
+
     /// Draws what moves with time.
     pub fn tick(&mut self, now: Timestamp) -> io::Result<()> {
         if self.is_moving() { self.redraw(now) } else { Ok(()) }

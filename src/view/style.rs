@@ -35,6 +35,8 @@ pub enum Role {
     Quiet,
     /// What matters more: headings.
     Strong,
+    /// What `watch` does.
+    Watch,
 }
 
 /// Colours, or none; none by default.
@@ -75,6 +77,7 @@ impl Palette {
             Role::Busy => AnsiColor::Blue.on_default(),
             Role::Quiet => Style::new().dimmed(),
             Role::Strong => Style::new().bold(),
+            Role::Watch => AnsiColor::BrightGreen.on_default(),
         };
         self.styled(style, text)
     }

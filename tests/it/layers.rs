@@ -18,6 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("net::policy", &["model", "net::wiring"]),
     ("net", &["model"]),
     ("image", &["model", "diag"]),
+    ("watch", &["model", "image"]),
     ("plan", &["model", "net::wiring"]),
     ("engine::report", &["model", "plan::unit", "plan::observed"]),
     ("engine", &["model", "plan::unit", "plan::observed", "net", "image"]),
@@ -38,6 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "compose",
             "net",
             "image",
+            "watch",
             "plan",
             "engine",
             "event",
@@ -76,11 +78,13 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["engine::wasm"]),
     ("rustls_native_certs", &["engine::wasm"]),
     ("anyhow", &["cli"]),
-    ("tokio", &["net", "engine", "session", "supervisor", "control", "view", "cli"]),
+    ("notify", &["watch"]),
+    ("tokio", &["net", "watch", "engine", "session", "supervisor", "control", "view", "cli"]),
 ];
 
 /// Modules that must not know tokio although their folder does.
 const NO_TOKIO: &[&str] = &[
+    "watch::rules",
     "net::wiring",
     "net::policy",
     "supervisor::core",

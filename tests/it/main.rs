@@ -10,6 +10,7 @@ mod corpus;
 mod https;
 mod layers;
 mod lifecycle;
+mod live;
 mod network;
 mod remote;
 mod samples;

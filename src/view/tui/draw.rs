@@ -264,6 +264,7 @@ fn style(palette: Palette, role: Role) -> Style {
         Role::Busy => (Some(Color::Blue), Modifier::empty()),
         Role::Quiet => (None, Modifier::DIM),
         Role::Strong => (None, Modifier::BOLD),
+        Role::Watch => (Some(Color::LightGreen), Modifier::empty()),
     };
     let style = Style::new().add_modifier(modifier);
     match colour.filter(|_| palette.is_coloured()) {

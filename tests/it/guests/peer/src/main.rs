@@ -12,6 +12,9 @@ use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
+/// A test writes another version over this one in the compiled file.
+static VERSION: &str = "version 000";
+
 fn main() {
     #[cfg(unix)]
     signal_hook::flag::register_conditional_shutdown(
@@ -42,6 +45,8 @@ fn main() {
 fn act(words: &[&str]) -> io::Result<String> {
     match words {
         ["say", text] => Ok((*text).to_owned()),
+        ["version"] => Ok(std::hint::black_box(VERSION).to_owned()),
+        ["again", host, port, count, path @ ..] => again(host, port, number(count)?, &path.join("/")),
         ["args"] => Ok(env::args().collect::<Vec<_>>().join("\n")),
         ["env"] => {
             let mut lines: Vec<String> = env::vars().map(|(name, value)| format!("{name}={value}")).collect();
@@ -128,6 +133,55 @@ fn get(host: &str, port: &str, path: &str) -> io::Result<String> {
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("no answer"))?;
     if head.split(' ').nth(1) == Some("200") { Ok(body.to_owned()) } else { Err(io::Error::other(body.to_owned())) }
+}
+
+/// So many requests over one connection: the different answers, in the order they first came.
+fn again(host: &str, port: &str, count: u64, path: &str) -> io::Result<String> {
+    let mut reader = BufReader::new(TcpStream::connect((host, number(port)? as u16))?);
+    let mut answers: Vec<String> = Vec::new();
+    for turn in 0..count {
+        let request = format!("GET /{path} HTTP/1.1\r\nhost: {host}:{port}\r\n\r\n");
+        reader.get_mut().write_all(request.as_bytes())?;
+        let answer = answer(&mut reader).map_err(|error| io::Error::other(format!("request {turn}: {error}")))?;
+        if !answers.contains(&answer) {
+            answers.push(answer);
+        }
+    }
+    Ok(answers.join(","))
+}
+
+/// The body of one answer with status 200; the connection stays.
+fn answer(reader: &mut impl BufRead) -> io::Result<String> {
+    let (mut status, mut length, mut chunked) = (String::new(), 0, false);
+    reader.read_line(&mut status)?;
+    loop {
+        let mut header = String::new();
+        if reader.read_line(&mut header)? <= 2 {
+            break;
+        }
+        let header = header.to_ascii_lowercase();
+        chunked |= header.starts_with("transfer-encoding: chunked");
+        length = header.strip_prefix("content-length:").map_or(length, |value| value.trim().parse().unwrap_or(0));
+    }
+    let mut body = Vec::new();
+    if chunked {
+        loop {
+            let mut size = String::new();
+            reader.read_line(&mut size)?;
+            let size = usize::from_str_radix(size.trim(), 16).map_err(io::Error::other)?;
+            let mut chunk = vec![0; size + 2];
+            reader.read_exact(&mut chunk)?;
+            body.extend_from_slice(&chunk[..size]);
+            if size == 0 {
+                break;
+            }
+        }
+    } else {
+        body.resize(length, 0);
+        reader.read_exact(&mut body)?;
+    }
+    let body = String::from_utf8_lossy(&body).into_owned();
+    if status.contains(" 200 ") { Ok(body) } else { Err(io::Error::other(format!("{}: {body}", status.trim()))) }
 }
 
 /// Median of so many round trips of a small message over one connection, in nanoseconds.

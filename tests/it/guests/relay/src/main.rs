@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use wstd::http::{Body, Client, Error, Request, Response, StatusCode};
 
+/// A test writes another version over this one in the compiled file.
+static VERSION: &str = "version 000";
+
 /// Lives as long as the guest's instance.
 static REQUESTS: AtomicU32 = AtomicU32::new(0);
 
@@ -13,6 +16,12 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
     let words: Vec<&str> = path.split('/').skip(1).collect();
     let text = match words.as_slice() {
         ["say", text] => (*text).to_owned(),
+        ["version"] => std::hint::black_box(VERSION).to_owned(),
+        ["slow", millis, text] => {
+            let millis = millis.parse().unwrap_or_default();
+            wstd::task::sleep(wstd::time::Duration::from_millis(millis)).await;
+            (*text).to_owned()
+        }
         ["env", name] => std::env::var(name).unwrap_or_else(|_| "unset".to_owned()),
         ["host"] => request.uri().authority().map(ToString::to_string).unwrap_or_default(),
         ["log", text] => {

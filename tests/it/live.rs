@@ -1,0 +1,347 @@
+//! What changes while a project runs: modules, files, numbers of replicas.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::http::{self, Connection};
+use crate::support::project::free_port;
+use crate::support::{Engine, Guest, Project, eventually, holds};
+
+/// The version every guest is compiled with; others are written over it.
+const VERSION: &[u8] = b"version 000";
+
+/// Between two requests of a client: the machine is to do more than answer.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// A component that answers over HTTP.
+const API: &str = "services: { api: { image: ./relay.wasm, ports: [\"${PORT}:8080\"] } }";
+
+/// A compiled guest of another version.
+fn version(guest: Guest, number: u32) -> Vec<u8> {
+    let mut bytes = fs::read(guest.path()).expect("the guest is built");
+    let written = format!("version {number:03}");
+    let places: Vec<usize> = (0..bytes.len() - VERSION.len()).filter(|at| bytes[*at..].starts_with(VERSION)).collect();
+    assert!(!places.is_empty(), "the guest knows its version");
+    for at in places {
+        bytes[at..at + VERSION.len()].copy_from_slice(written.as_bytes());
+    }
+    bytes
+}
+
+/// Puts a module in the place of another as compilers do: written beside it, then renamed.
+fn put(project: &Project, name: &str, bytes: &[u8]) {
+    let folder = project.folder();
+    fs::write(folder.join(".new-module"), bytes).expect("a writable folder");
+    fs::rename(folder.join(".new-module"), folder.join(name)).expect("a writable folder");
+}
+
+/// Waits until this version answers.
+fn answers(port: u16, number: u32) {
+    let wanted = format!("version {number:03}");
+    eventually(&format!("{wanted} answers"), || match http::get(port, "/version") {
+        Ok((200, body)) => holds(body == wanted, body),
+        other => Err(format!("{other:?}")),
+    });
+}
+
+/// Has a version put there, and waits until it answers.
+fn reload(project: &Project, port: u16, guest: Guest, name: &str, number: u32) {
+    put(project, name, &version(guest, number));
+    answers(port, number);
+}
+
+/// Clients that ask all the time, and what went wrong.
+struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Served>>,
+    errors: Arc<Mutex<Vec<String>>>,
+}
+
+/// What one client saw.
+#[derive(Debug, Default)]
+struct Served {
+    requests: usize,
+    /// Most versions that answered in one turn.
+    versions: usize,
+}
+
+impl Load {
+    fn new() -> Self {
+        Self { stop: Arc::default(), clients: Vec::new(), errors: Arc::default() }
+    }
+
+    /// One more client: `turn` asks once, or more often over one connection, and says what answered.
+    fn client(&mut self, name: &'static str, mut turn: impl FnMut() -> io::Result<Vec<String>> + Send + 'static) {
+        let (stop, errors) = (self.stop.clone(), self.errors.clone());
+        self.clients.push(thread::spawn(move || {
+            let mut served = Served::default();
+            while !stop.load(Ordering::Relaxed) {
+                thread::sleep(PAUSE);
+                match turn() {
+                    Ok(answers) => {
+                        served.requests += answers.len();
+                        served.versions = served.versions.max(answers.iter().collect::<BTreeSet<_>>().len());
+                    }
+                    Err(error) => {
+                        errors.lock().expect("no panic while it is held").push(format!("{name}: {error}"));
+                        thread::sleep(Duration::from_millis(50));
+                    }
+                }
+            }
+            served
+        }));
+    }
+
+    fn errors(&self) -> Vec<String> {
+        self.errors.lock().expect("no panic while it is held").clone()
+    }
+
+    fn end(self) -> Vec<Served> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.clients.into_iter().map(|client| client.join().expect("a client ends")).collect()
+    }
+}
+
+/// Many requests over one connection, so that reloads fall into it.
+fn kept(port: u16, requests: usize) -> impl FnMut() -> io::Result<Vec<String>> + Send + 'static {
+    move || {
+        let mut connection = Connection::open(port)?;
+        let mut ask = |_| {
+            thread::sleep(PAUSE);
+            connection.get("/version")
+        };
+        (0..requests).map(&mut ask).collect()
+    }
+}
+
+/// A connection for each request.
+fn fresh(port: u16, path: &'static str) -> impl FnMut() -> io::Result<Vec<String>> + Send + 'static {
+    move || match http::get(port, path)? {
+        (200, body) => Ok(body.split(',').map(str::to_owned).collect()),
+        (status, body) => Err(io::Error::other(format!("status {status}: {body}"))),
+    }
+}
+
+#[test]
+fn twenty_reloads_under_load_refuse_and_break_nothing() {
+    let Some(engine) = Engine::answering() else { return };
+    let (port, client) = (free_port(), free_port());
+    let project = Project::on(
+        &engine,
+        r#"
+services:
+  api:    { image: ./relay.wasm, ports: ["${PORT}:8080"] }
+  client: { image: "${PEER}", command: [serve, "80"], ports: ["${CLIENT}:80"], depends_on: [api] }
+"#,
+    )
+    .guest(Guest::Relay)
+    .with("PORT", port)
+    .with("CLIENT", client);
+    project.up();
+    project.ask(port, "/version");
+    project.ask(client, "/get/api/8080/version");
+    let before = project.service("api").id;
+    let watch = project.start(&["watch", "--no-up"]);
+    watch.says("Watch enabled");
+
+    let mut load = Load::new();
+    load.client("kept, from the host", kept(port, 1000));
+    load.client("new, from the host", fresh(port, "/version"));
+    load.client("slow, from the host", fresh(port, "/slow/300/done"));
+    load.client("new, from a container", fresh(client, "/get/api/8080/version"));
+    load.client("kept, from a container", fresh(client, "/again/api/8080/500/version"));
+    for number in 1..=20 {
+        reload(&project, port, Guest::Relay, "relay.wasm", number);
+    }
+    assert_eq!(load.errors(), Vec::<String>::new(), "over twenty reloads");
+    assert_eq!(project.service("api").id, before, "it was the same instance all the while");
+    watch.signal(Signal::INT);
+    let outcome = watch.end();
+    assert_eq!(outcome.code, 130, "{outcome}");
+
+    project.up();
+    assert_eq!(project.service("api").id, before, "a later `up` has no reason to make it anew");
+
+    // The same change without a reload: these clients notice.
+    put(&project, "relay.wasm", &version(Guest::Relay, 21));
+    project.up();
+    answers(port, 21);
+    let errors = load.errors();
+    let served = load.end();
+    assert!(!errors.is_empty(), "a recreation breaks something: {served:?}");
+    assert!(served.iter().all(|client| client.requests > 20), "every client was served: {served:?}");
+    assert!(served[0].versions > 1 && served[4].versions > 1, "connections went over reloads: {served:?}");
+}
+
+#[test]
+fn kept_instances_are_replaced_under_load() {
+    let port = free_port();
+    let project = Project::wasm(
+        "services: { api: { image: ./relay.wasm, x-wasm: { http: { reuse: true } }, ports: [\"${PORT}:8080\"] } }",
+    )
+    .guest(Guest::Relay)
+    .with("PORT", port);
+    let up = project.start(&["up", "--watch"]);
+    up.says("Watch enabled");
+    let mut load = Load::new();
+    load.client("kept", kept(port, 500));
+    load.client("new", fresh(port, "/version"));
+    for number in 1..=5 {
+        reload(&project, port, Guest::Relay, "relay.wasm", number);
+    }
+    assert_eq!(load.errors(), Vec::<String>::new());
+    load.end();
+    up.says("Reloading service \"api\"");
+    up.signal(Signal::INT);
+    assert_eq!(up.end().code, 130);
+}
+
+#[test]
+fn a_module_that_is_none_leaves_the_old_one_and_is_told() {
+    let port = free_port();
+    let project = Project::wasm(API).guest(Guest::Relay).with("PORT", port);
+    let up = project.start(&["up", "--watch"]);
+    up.says("Watch enabled");
+    put(&project, "relay.wasm", b"no module at all");
+    up.says("goes on as it was");
+    assert_eq!(project.ask(port, "/version"), "version 000");
+    project.logged("api", "the old one goes on");
+    reload(&project, port, Guest::Relay, "relay.wasm", 1);
+    assert_eq!(project.service("api").state, "running");
+    up.signal(Signal::INT);
+    assert_eq!(up.end().code, 130);
+}
+
+#[test]
+fn a_program_is_restarted_behind_its_port() {
+    let port = free_port();
+    let compose = "services: { one: { image: ./peer.wasm, command: [serve, \"80\"], ports: [\"${PORT}:80\"] } }";
+    let project = Project::wasm(compose).guest(Guest::Peer).with("PORT", port);
+    let watch = project.start(&["watch"]);
+    watch.says("Watch enabled");
+    let before = project.service("one").id;
+    let mut load = Load::new();
+    // Its end may cut off a request that it is at; a connection waits for the next one.
+    load.client("new", move || std::net::TcpStream::connect(("127.0.0.1", port)).map(|_| Vec::new()));
+    for number in 1..=3 {
+        reload(&project, port, Guest::Peer, "peer.wasm", number);
+    }
+    assert_eq!(load.errors(), Vec::<String>::new());
+    load.end();
+    assert_eq!(project.service("one").id, before);
+    watch.signal(Signal::INT);
+    watch.end();
+}
+
+#[test]
+fn a_module_is_built_again_when_its_sources_change() {
+    let port = free_port();
+    let project = Project::wasm(
+        r#"
+services:
+  api:
+    image: ./built.wasm
+    ports: ["${PORT}:8080"]
+    x-wasm:
+      build: { command: "sed \"s/version 000/$$(cat src/version)/\" relay.wasm > built.wasm", watch: [./src] }
+"#,
+    )
+    .guest(Guest::Relay)
+    .with("PORT", port);
+    project.write("src/version", "version 001");
+    let up = project.start(&["up", "--watch"]);
+    up.says("Watch enabled");
+    answers(port, 1);
+    project.write("src/version", "version 002");
+    answers(port, 2);
+    up.says("successfully built");
+    up.signal(Signal::INT);
+    assert_eq!(up.end().code, 130);
+}
+
+#[test]
+fn files_are_synced_into_a_container_and_taken_away_again() {
+    let Some(engine) = Engine::with_images(&["busybox"]) else { return };
+    let project = Project::on(
+        &engine,
+        r#"
+services:
+  web:
+    image: busybox
+    command: [sleep, "600"]
+    stop_signal: SIGKILL
+    develop:
+      watch:
+        - { path: ./src, action: sync, target: /app, ignore: [gen/] }
+        - { path: ./conf, action: sync+restart, target: /etc/app }
+"#,
+    );
+    project.write("src/a.txt", "one");
+    project.write("conf/main", "one");
+    let watch = project.start(&["watch"]);
+    watch.says("Watch enabled");
+    let container = format!("{}-web-1", project.name);
+    let inside = |path: &str| {
+        let command = ["exec", &container, "cat", path];
+        let output = std::process::Command::new("docker").args(command).output().expect("docker runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    project.write("src/gen/b.txt", "ignored");
+    project.write("src/deep/a.txt", "two");
+    eventually("the file arrives", || holds(inside("/app/deep/a.txt") == "two", inside("/app/deep/a.txt")));
+    assert_eq!(inside("/app/gen/b.txt"), "");
+    fs::remove_file(project.folder().join("src/deep/a.txt")).expect("it was written");
+    eventually("the file goes", || holds(inside("/app/deep/a.txt").is_empty(), inside("/app/deep/a.txt")));
+
+    let started = || engine.get(&format!("/containers/{container}/json"))["State"]["StartedAt"].clone();
+    let before = started();
+    project.write("conf/main", "two");
+    eventually("it is restarted with the file", || {
+        holds(started() != before && inside("/etc/app/main") == "two", inside("/etc/app/main"))
+    });
+    watch.signal(Signal::INT);
+    assert_eq!(watch.end().code, 130);
+}
+
+#[test]
+fn nothing_to_watch_is_said() {
+    let project = Project::wasm("services: { one: { image: busybox } }");
+    project.run(&["watch"]).refused(&["none of the selected services is configured for watch"]);
+}
+
+#[test]
+fn scale_changes_the_number_of_guests_and_of_containers() {
+    let Some(engine) = Engine::answering() else { return };
+    let port = free_port();
+    let project = Project::on(
+        &engine,
+        r#"
+services:
+  front: { image: "${PEER}", command: [serve, "80"], ports: ["${PORT}:80"] }
+  wasm:  { image: ./peer.wasm, command: [serve, "80"] }
+  linux: { image: "${PEER}", command: [serve, "80"] }
+"#,
+    )
+    .guest(Guest::Peer)
+    .with("PORT", port);
+    project.up();
+    let count = |service: &str| project.run(&["ps", "-q", service]).well().stdout.lines().count();
+    let addresses = |service: &str| project.ask(port, &format!("/lookup/{service}")).lines().count();
+    let front = project.service("front").id;
+    project.run(&["scale", "wasm=3", "linux=2"]).well();
+    assert_eq!((count("wasm"), count("linux")), (3, 2));
+    assert_eq!((addresses("wasm"), addresses("linux")), (3, 2));
+    project.run(&["scale", "--no-deps", "wasm=1"]).well();
+    assert_eq!((count("wasm"), count("linux")), (1, 2));
+    eventually("the name leads to who is left", || holds(addresses("wasm") == 1, addresses("wasm")));
+    assert_eq!(project.service("front").id, front, "the others are left alone");
+    project.run(&["scale", "wasm=many"]).refused(&["SERVICE=N"]);
+    project.run(&["scale", "gone=2"]).refused(&["no such service"]);
+}
