@@ -217,7 +217,8 @@ async fn run_program(
     let output = grants.output.clone();
     let mut watch = switch.watch();
     let mut task = JoinSet::new();
-    task.spawn_on(async move { program.run(&entry, &grants).await }, guests);
+    let turns = grants.turns.clone();
+    task.spawn_on(turns.run(async move { program.run(&entry, &grants).await }), guests);
     tokio::select! {
         ended = task.join_next() => match ended.expect("one task is in it") {
             Ok(Ended::Exited(code)) => Finished::Ended(code, None),

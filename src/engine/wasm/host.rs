@@ -17,6 +17,7 @@ use super::opening;
 use super::outgoing::Outgoing;
 use super::output::Output;
 use super::sockets;
+use super::turns::Turns;
 use crate::engine::Stream;
 use crate::net::stack::Stack;
 
@@ -36,6 +37,8 @@ pub struct Grants {
     pub stack: Stack,
     /// Memory it may use.
     pub memory: Arc<Budget>,
+    /// When they may compute.
+    pub turns: Arc<Turns>,
 }
 
 /// What a guest is told of itself.
@@ -91,6 +94,7 @@ impl Grants {
             output: self.output.clone(),
             stack: self.stack.clone(),
             memory: self.memory.clone(),
+            turns: self.turns.clone(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What one instance may take of the host, what it has taken, and what is said when it wants more.
 //!
-//! The file's own words count: `mem_limit`, `ulimits.nofile`, `x-wasm.fuel`. What it does not say has a default here, and
+//! The file's own words count: `mem_limit`, `ulimits.nofile`, `cpus`, `x-wasm.fuel`. What it does not say has a default here, and
 //! nowhere else: a container without limits can only hurt the machine, but all guests of a project live in one process, so one
 //! without any would end the others. A limit that was hit is told once, in the log of the service.
 //!
@@ -41,7 +41,7 @@ const FILES: usize = 1024;
 const HANDLES: usize = 64 * 1024;
 
 /// What an instance may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// Bytes of linear memory and tables, of everything that runs for the instance together.
     pub memory: usize,
@@ -49,6 +49,8 @@ pub struct Limits {
     pub sockets: usize,
     /// Files and folders open at once.
     pub files: usize,
+    /// Cores' worth of time.
+    pub cpus: Option<f64>,
     /// Wasm instructions of one run: of a program, or of one request.
     pub fuel: Option<u64>,
 }
@@ -64,6 +66,7 @@ impl Limits {
             // One guest leaves most of the process's descriptors to the others.
             sockets: descriptors.unwrap_or(SOCKETS.min(machine.descriptors / 4)),
             files: descriptors.unwrap_or(FILES.min(machine.descriptors / 8)),
+            cpus: service.cpus.filter(|cpus| cpus.is_finite() && *cpus > 0.0),
             fuel: service.wasm.as_ref().and_then(|options| options.fuel),
         }
     }
@@ -117,6 +120,7 @@ enum Scarce {
     Memory,
     Table,
     Files,
+    Cpu,
 }
 
 /// What one service instance has taken, shared by everything that runs for it.
@@ -152,6 +156,11 @@ impl Budget {
         self.was_told(Scarce::Memory).then(|| self.phrase(Scarce::Memory))
     }
 
+    /// Tells that the guest is slowed down to its share.
+    pub fn throttled(&self) {
+        self.tell(Scarce::Cpu);
+    }
+
     fn take(&self, bytes: usize) -> bool {
         let within = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.limits.memory);
         let taken = self.memory.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok();
@@ -181,6 +190,10 @@ impl Budget {
             Scarce::Table => format!("it asked for a table of more than {TABLE} elements"),
             Scarce::Files => {
                 format!("it has {} files open, which is its limit (`ulimits: {{ nofile: … }}`)", limits.files)
+            }
+            Scarce::Cpu => {
+                let cpus = limits.cpus.unwrap_or_default();
+                format!("it wants more than its share of {cpus} CPUs (`cpus`), and is slowed down to it")
             }
         }
     }
@@ -293,7 +306,7 @@ mod tests {
     use super::*;
     use crate::model::{Bytes, WasmOptions};
 
-    const LIMITS: Limits = Limits { memory: 100, sockets: 1, files: 2, fuel: None };
+    const LIMITS: Limits = Limits { memory: 100, sockets: 1, files: 2, cpus: None, fuel: None };
 
     #[test]
     fn stores_share_a_budget_and_give_it_back() {
@@ -335,12 +348,13 @@ mod tests {
         let mut service = Service::named("one");
         let defaults = Limits::of(&service);
         assert!(defaults.memory > 1 << 20 && defaults.memory < usize::MAX, "{defaults:?}");
-        assert_eq!(defaults.fuel, None);
+        assert_eq!((defaults.cpus, defaults.fuel), (None, None));
         service.memory = Some(Bytes(1 << 20));
+        service.cpus = Some(0.5);
         service.wasm = Some(WasmOptions { fuel: Some(7), ..WasmOptions::default() });
         service.document = json!({ "ulimits": { "nofile": { "soft": 32, "hard": 64 } } });
         let limits = Limits::of(&service);
-        assert_eq!(limits, Limits { memory: 1 << 20, sockets: 32, files: 32, fuel: Some(7) });
+        assert_eq!(limits, Limits { memory: 1 << 20, sockets: 32, files: 32, cpus: Some(0.5), fuel: Some(7) });
         service.document = json!({ "ulimits": { "nofile": 48 } });
         assert_eq!(Limits::of(&service).files, 48);
     }

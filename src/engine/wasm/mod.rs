@@ -4,7 +4,7 @@
 //! the network and runs it on threads of the guests' own. What runs is known here alone: a guest ends with the process
 //! that runs it. Order and restarts are the supervisor's.
 
-mod cache;
+pub mod cache;
 mod command;
 mod compile;
 mod files;
@@ -27,6 +27,7 @@ mod tests;
 mod threads;
 mod tls;
 mod trap;
+mod turns;
 mod udp;
 mod volume;
 
@@ -49,6 +50,7 @@ use self::limits::{Budget, Limits};
 use self::output::Output;
 use self::reload::Reloader;
 use self::threads::Threads;
+use self::turns::Turns;
 use super::docker::Docker;
 use super::{Engine, EngineError, ErrorKind, Handle, Outlet, Report, Result, Started};
 use crate::model::{InstanceName, Module, ProjectName, Resolved, ServiceName};
@@ -345,12 +347,14 @@ impl Wasm {
             output.line(super::Stream::Stderr, format!("wcompose: {note}"));
         }
         let identity = spec::identity(spec, module);
+        let memory = Budget::new(limits, output.clone());
         let grants = Arc::new(Grants {
             arguments: identity.arguments,
             environment: identity.environment,
             working_dir: identity.working_dir,
             preopens: opened.preopens.into(),
-            memory: Budget::new(limits, output.clone()),
+            turns: Turns::new(memory.clone(), self.threads.busy()),
+            memory,
             output,
             stack: stack.clone(),
         });

@@ -94,6 +94,7 @@ impl HandlerState for Maker {
             Component::P3(component) => component.engine(),
         };
         let mut store = grants.component_store(engine, files.clone());
+        grants.turns.pace(&mut store);
         let proxy = match component {
             Component::P2(component) => Proxy::P2(component.instantiate_async(&mut store).await?),
             Component::P3(component) => Proxy::P3(component.instantiate_async(&mut store).await?),

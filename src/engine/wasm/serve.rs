@@ -298,10 +298,10 @@ impl Server {
         let out = store.data_mut().http().new_response_outparam(respond).expect("the table of a new store has room");
         let (runs, component, killed) = (generation.clone(), component.clone(), self.killed.clone());
         let run = async move {
-            let handle = async {
+            let handle = runs.grants.turns.clone().run(async {
                 let proxy = component.instantiate_async(&mut store).await?;
                 proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
-            };
+            });
             tokio::select! {
                 result = handle => match result {
                     Ok(()) => Fate::Returned,
