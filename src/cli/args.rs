@@ -116,6 +116,8 @@ pub enum Command {
     Config(Config),
     /// Live view of the services
     Ui(Ui),
+    /// Manage what wcompose keeps on this machine
+    System(System),
     /// Print the version
     Version(Version),
     /// Hold a project's guests; started by `up -d`
@@ -397,6 +399,32 @@ pub struct Ui {
     /// Start the project first if it does not run
     #[arg(long)]
     pub up: bool,
+}
+
+/// `system`.
+#[derive(Debug, Args)]
+pub struct System {
+    /// What is to be done.
+    #[command(subcommand)]
+    pub command: SystemCommand,
+}
+
+/// The commands of `system`.
+#[derive(Debug, Subcommand)]
+pub enum SystemCommand {
+    /// Remove compiled modules that no running service uses
+    Prune(Prune),
+}
+
+/// `system prune`.
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// Do not ask
+    #[arg(short, long)]
+    pub force: bool,
+    /// Only what was last used before a time: `until=24h`
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Vec<String>,
 }
 
 /// `version`.

@@ -157,7 +157,7 @@ fn tail(text: &str) -> Result<Option<usize>, Failure> {
 }
 
 /// A time (RFC 3339), seconds since 1970, or an age (`42m`, `1h30m`).
-fn time(text: &str) -> Result<Timestamp, Failure> {
+pub(super) fn time(text: &str) -> Result<Timestamp, Failure> {
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(at);
     }

@@ -25,6 +25,7 @@ pub mod resolve;
 pub mod scale;
 pub mod screen;
 pub mod settings;
+pub mod system;
 pub mod target;
 pub mod ui;
 pub mod up;
@@ -88,9 +89,11 @@ fn run(root: args::Root, command: Command) -> Outcome {
         return Err(Failure::new("only `up` and `down` have a dry run", ["leave out `--dry-run`".to_owned()]));
     }
     output::choose(settings.ansi);
-    if let Command::Config(args) = &command {
-        return config::config(&settings, args);
-    }
+    let command = match command {
+        Command::Config(args) => return config::config(&settings, &args),
+        Command::System(args) => return system::system(&settings, args),
+        command => command,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         match command {
@@ -105,7 +108,7 @@ fn run(root: args::Root, command: Command) -> Outcome {
             Command::Watch(args) => watch::watch(settings, args).await,
             Command::Ui(args) => ui::ui(settings, args).await,
             Command::Supervise => host::supervise(settings).await,
-            Command::Config(_) | Command::Version(_) => unreachable!("handled without a runtime"),
+            Command::Config(_) | Command::System(_) | Command::Version(_) => unreachable!("handled without a runtime"),
         }
     });
     runtime.shutdown_background();

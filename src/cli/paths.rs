@@ -89,6 +89,11 @@ impl Paths {
         Ok(folder)
     }
 
+    /// What can be made again.
+    pub fn cache(&self) -> &Path {
+        &self.cache
+    }
+
     /// The folders of a project. Nothing is made: a command that only looks leaves nothing behind.
     pub fn project(&self, project: &ProjectName) -> ProjectPaths {
         let short: String = Sha256::digest(project.as_str()).iter().take(6).map(|byte| format!("{byte:02x}")).collect();

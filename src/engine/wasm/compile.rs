@@ -161,12 +161,13 @@ impl Compiler {
         let key = key(&module.digest, profile, metering, &engine);
         let turn = self.busy.lock().expect("no panic while it is held").entry(key.clone()).or_default().clone();
         let _turn = turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(entry) = self.cache.find(&key) {
-            match load(&engine, &entry.path(), is_component) {
-                Ok(code) => return Ok((code, Origin::Cached)),
-                // Of another version or machine, whatever its name says.
-                Err(_) => self.cache.discard(&key),
-            }
+        if let Some(code) = self.cached(&key, &engine, is_component) {
+            return Ok((code, Origin::Cached));
+        }
+        let making = self.cache.make(&key);
+        // Another process may have made it while this one waited.
+        if let Some(code) = self.cached(&key, &engine, is_component) {
+            return Ok((code, Origin::Cached));
         }
         let shown = module.path.display().to_string();
         let bytes = std::fs::read(&module.path).map_err(|source| CompileError::Read { path: shown.clone(), source })?;
@@ -183,8 +184,23 @@ impl Compiler {
             (Code::Module(module), serialized)
         };
         // A cache that cannot be written costs time at the next start, not this one.
-        let _ = serialized.map(|serialized| self.cache.store(&key, &serialized));
+        let _ = serialized.map(|serialized| making.store(&serialized));
         Ok((code, Origin::Compiled))
+    }
+
+    fn cached(&self, key: &str, engine: &Engine, is_component: bool) -> Option<Code> {
+        let entry = self.cache.find(key)?;
+        match load(engine, &entry.path(), is_component) {
+            Ok(code) => {
+                self.cache.hold(key, entry);
+                Some(code)
+            }
+            Err(_) => {
+                // Of another version or machine, whatever its name says.
+                self.cache.discard(key);
+                None
+            }
+        }
     }
 
     fn engine(&self, profile: Profile, metering: Metering) -> Result<Engine, CompileError> {
@@ -336,7 +352,7 @@ mod tests {
         bench.code(Profile::Program);
         let name = bench.entries()[0].file_stem().unwrap().to_str().unwrap().to_owned();
         // A well-formed entry with a right digest that holds something else.
-        Cache::new(bench.folder.path()).store(&name, b"\x7fELF but not ours").unwrap();
+        Cache::new(bench.folder.path()).make(&name).store(b"\x7fELF but not ours").unwrap();
         assert_eq!(bench.code(Profile::Program), Origin::Compiled);
     }
 
