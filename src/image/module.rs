@@ -319,8 +319,35 @@ fn provides_interface(name: &str) -> bool {
         || ASYNC_INTERFACES.iter().any(|interface| is_interface(name, interface, "0.3"))
 }
 
+/// What WasmEdge adds to them. Their types tell the version, and are looked at when a module is linked.
+const SOCKETS: &[&str] = &[
+    "epoll_oneoff",
+    "sock_accept_v2",
+    "sock_bind",
+    "sock_bind_v2",
+    "sock_connect",
+    "sock_connect_v2",
+    "sock_getaddrinfo",
+    "sock_getlocaladdr",
+    "sock_getlocaladdr_v2",
+    "sock_getpeeraddr",
+    "sock_getpeeraddr_v2",
+    "sock_getsockopt",
+    "sock_listen",
+    "sock_listen_v2",
+    "sock_open",
+    "sock_open_v2",
+    "sock_recv_from",
+    "sock_recv_from_v2",
+    "sock_recv_v2",
+    "sock_send_to",
+    "sock_send_to_v2",
+    "sock_send_v2",
+    "sock_setsockopt",
+];
+
 fn provides_function(module: &str, name: &str) -> bool {
-    module == "wasi_snapshot_preview1" && PREVIEW1.contains(&name)
+    module == "wasi_snapshot_preview1" && (PREVIEW1.contains(&name) || SOCKETS.contains(&name))
 }
 
 /// What an import that is not provided belongs to.
@@ -335,9 +362,6 @@ fn family(module: &str, name: &str) -> Option<&'static str> {
         "lunatic" => "`lunatic::…` is the interface of the lunatic runtime",
         _ if SPIDERLIGHTNING.contains(&root) => {
             "these are SpiderLightning (`slight`) interfaces, which ended before WASI 0.2"
-        }
-        "wasi_snapshot_preview1" if name.starts_with("sock_") => {
-            "`sock_…` beyond WASI preview 1 is WasmEdge's socket extension: build for `wasm32-wasip2` instead"
         }
         "wasi_unstable" => "`wasi_unstable` is older than WASI preview 1: build with a current compiler",
         "wasi_ephemeral_nn" => "`wasi_ephemeral_nn` is WASI-NN",

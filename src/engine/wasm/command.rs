@@ -1,17 +1,18 @@
 //! Programs: core modules of WASI preview 1 and command components of 0.2 and 0.3, run once from start to end.
 
+use wasmtime::AsContext;
 use wasmtime::component::{self, Accessor, Val};
-use wasmtime::{AsContext, InstancePre};
 use wasmtime_wasi::{p2, p3};
 
-use super::host::{CoreState, Grants, State};
+use super::host::{Grants, State};
+use super::p1::Linked;
 use super::trap::Ended;
 
 /// A program that was linked.
 #[derive(Clone)]
 pub enum Program {
     /// A core module.
-    Core(InstancePre<CoreState>),
+    Core(Linked),
     /// A component.
     Component(component::InstancePre<State>),
 }
@@ -39,9 +40,9 @@ impl Program {
     }
 }
 
-async fn run_core(program: &InstancePre<CoreState>, entry: &Entry, grants: &Grants) -> wasmtime::Result<i64> {
-    let mut store = grants.core_store(program.module().engine())?;
-    let instance = program.instantiate_async(&mut store).await?;
+async fn run_core(program: &Linked, entry: &Entry, grants: &Grants) -> wasmtime::Result<i64> {
+    let mut store = grants.core_store(program.engine())?;
+    let instance = program.instantiate(&mut store).await?;
     let name = match entry {
         Entry::Main => "_start",
         Entry::Export(name) => {

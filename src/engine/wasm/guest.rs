@@ -10,7 +10,8 @@ use tokio::task::JoinSet;
 
 use super::command::{Entry, Program};
 use super::compile::{Code, Profile};
-use super::host::{Grants, async_component_linker, component_linker, core_linker};
+use super::host::{Grants, async_component_linker, component_linker};
+use super::p1::Linked;
 use super::reload::Swap;
 use super::serve::{Component, Generation, Served, Server};
 use super::stop::{SIGKILL, Switch, Wish, wanted};
@@ -51,9 +52,7 @@ impl Template {
     pub fn link(code: &Code, module: &Module, reuse: bool) -> wasmtime::Result<Self> {
         let entry = module.function.clone().map_or(Entry::Main, Entry::Export);
         Ok(match code {
-            Code::Module(code) => {
-                Self::Program(Program::Core(core_linker(code.engine())?.instantiate_pre(code)?), entry)
-            }
+            Code::Module(code) => Self::Program(Program::Core(Linked::new(code)?), entry),
             Code::Component(code) => {
                 let linker = if module.kind.is_async() { async_component_linker } else { component_linker };
                 let linked = linker(code.engine())?.instantiate_pre(code)?;

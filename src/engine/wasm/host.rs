@@ -16,6 +16,7 @@ use super::limits::{self, Budget, Share};
 use super::opening;
 use super::outgoing::Outgoing;
 use super::output::Output;
+use super::p1::Sockets;
 use super::sockets;
 use super::turns::Turns;
 use crate::engine::Stream;
@@ -121,7 +122,11 @@ impl Grants {
     pub fn core_store(&self, engine: &Engine) -> wasmtime::Result<Store<CoreState>> {
         let mut builder = self.builder();
         self.open(&mut builder)?;
-        let mut state = CoreState { wasi: builder.build_p1(), share: Share::new(self.memory.clone()) };
+        let mut state = CoreState {
+            wasi: builder.build_p1(),
+            sockets: Sockets::new(self.stack.clone()),
+            share: Share::new(self.memory.clone()),
+        };
         limits::bound(opening::table(&mut state.wasi));
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.share);
@@ -219,7 +224,8 @@ impl WasiHttpView for State {
 
 /// The data of a core module's store.
 pub struct CoreState {
-    wasi: WasiP1Ctx,
+    pub(super) wasi: WasiP1Ctx,
+    pub(super) sockets: Sockets,
     share: Share,
 }
 
@@ -255,13 +261,5 @@ pub fn async_component_linker(engine: &Engine) -> wasmtime::Result<component::Li
     wasmtime_wasi::p3::random::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     sockets::p3::add_to_linker(&mut linker)?;
-    Ok(linker)
-}
-
-/// Everything a core module may import.
-pub fn core_linker(engine: &Engine) -> wasmtime::Result<wasmtime::Linker<CoreState>> {
-    let mut linker = wasmtime::Linker::new(engine);
-    wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state: &mut CoreState| &mut state.wasi)?;
-    opening::add_to_core_linker(&mut linker)?;
     Ok(linker)
 }

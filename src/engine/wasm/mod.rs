@@ -15,6 +15,7 @@ mod limits;
 mod opening;
 mod outgoing;
 mod output;
+mod p1;
 mod reload;
 mod reuse;
 mod serve;
@@ -22,6 +23,7 @@ mod sockets;
 mod spec;
 mod stop;
 mod streams;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod threads;

@@ -6,7 +6,6 @@
 
 pub mod p3;
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -24,8 +23,9 @@ use wasi::tcp::{ShutdownType, TcpSocket};
 
 use super::host::State;
 use super::streams::Shared;
+use super::tcp::{Acceptor, Connecting};
 use super::udp;
-use crate::net::stack::{Conn, Listener, NetError, Stack};
+use crate::net::stack::{NetError, Stack};
 
 /// Puts our interfaces in the place of Wasmtime's in a linker.
 pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
@@ -95,30 +95,17 @@ pub struct Socket {
 enum Phase {
     Unbound,
     /// Bound, and listening already: so a port that is taken is told to `bind`, and port 0 has its number.
-    Bound(Bound),
-    BindStarted(Bound),
-    ListenStarted(Bound),
-    Listening(Bound),
-    Connecting(SocketAddr, Connecting),
+    Bound(Acceptor),
+    BindStarted(Acceptor),
+    ListenStarted(Acceptor),
+    Listening(Acceptor),
+    Connecting(Connecting),
     Connected {
         shared: Shared,
         local: SocketAddr,
         peer: SocketAddr,
     },
     Closed,
-}
-
-struct Bound {
-    listener: Listener,
-    /// Accepted while waiting for one, not asked for yet.
-    ahead: Option<io::Result<Conn>>,
-}
-
-enum Connecting {
-    /// A guest that gives up connecting stops it: dropping the handle aborts the task.
-    Pending(AbortOnDropJoinHandle<Result<Conn, NetError>>),
-    Done(Result<Conn, NetError>),
-    Taken,
 }
 
 /// Options that are kept and told back; the connections behind are tuned by the host.
@@ -159,8 +146,8 @@ impl Socket {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.phase {
-            Phase::Connecting(_, connecting) => connecting.poll(cx),
-            Phase::Listening(bound) => bound.poll(cx),
+            Phase::Connecting(connecting) => connecting.poll_ready(cx),
+            Phase::Listening(bound) => bound.poll_ready(cx),
             Phase::Unbound
             | Phase::Bound(_)
             | Phase::BindStarted(_)
@@ -168,30 +155,6 @@ impl Socket {
             | Phase::Connected { .. }
             | Phase::Closed => Poll::Ready(()),
         }
-    }
-}
-
-impl Bound {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.ahead.is_none() {
-            match self.listener.poll_accept(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(accepted) => self.ahead = Some(accepted),
-            }
-        }
-        Poll::Ready(())
-    }
-}
-
-impl Connecting {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Self::Pending(task) = self {
-            match Pin::new(task).poll(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(result) => *self = Self::Done(result),
-            }
-        }
-        Poll::Ready(())
     }
 }
 
@@ -246,7 +209,7 @@ impl wasi::tcp::HostTcpSocket for View<'_> {
             return Err(ErrorCode::InvalidArgument.into());
         }
         let listener = stack.listen(address).await.map_err(refusal)?;
-        socket.phase = Phase::BindStarted(Bound { listener, ahead: None });
+        socket.phase = Phase::BindStarted(Acceptor::new(listener));
         Ok(())
     }
 
@@ -279,8 +242,7 @@ impl wasi::tcp::HostTcpSocket for View<'_> {
         if !fits(socket.family, address) || address.port() == 0 || address.ip().is_unspecified() {
             return Err(ErrorCode::InvalidArgument.into());
         }
-        let connecting = spawn(async move { stack.connect(address).await });
-        socket.phase = Phase::Connecting(address, Connecting::Pending(connecting));
+        socket.phase = Phase::Connecting(Connecting::begin(&stack, address));
         Ok(())
     }
 
@@ -289,15 +251,14 @@ impl wasi::tcp::HostTcpSocket for View<'_> {
         this: Resource<TcpSocket>,
     ) -> SocketResult<(Resource<DynInputStream>, Resource<DynOutputStream>)> {
         let socket = self.socket(&this)?;
-        let Phase::Connecting(address, connecting) = &mut socket.phase else {
+        let Phase::Connecting(connecting) = &mut socket.phase else {
             return Err(ErrorCode::NotInProgress.into());
         };
-        if connecting.poll(&mut noop()).is_pending() {
-            return Err(ErrorCode::WouldBlock.into());
-        }
-        let peer = *address;
-        let Connecting::Done(result) = std::mem::replace(connecting, Connecting::Taken) else {
-            return Err(ErrorCode::NotInProgress.into());
+        let peer = connecting.to;
+        let result = match connecting.poll_take(&mut noop()) {
+            Poll::Pending => return Err(ErrorCode::WouldBlock.into()),
+            Poll::Ready(None) => return Err(ErrorCode::NotInProgress.into()),
+            Poll::Ready(Some(result)) => result,
         };
         let conn = match result {
             Ok(conn) => conn,
@@ -344,10 +305,10 @@ impl wasi::tcp::HostTcpSocket for View<'_> {
         let Phase::Listening(bound) = &mut socket.phase else {
             return Err(ErrorCode::InvalidState.into());
         };
-        if bound.poll(&mut noop()).is_pending() {
+        let Poll::Ready(accepted) = bound.poll_accept(&mut noop()) else {
             return Err(ErrorCode::WouldBlock.into());
-        }
-        let conn = bound.ahead.take().expect("it was ready")?;
+        };
+        let conn = accepted?;
         let shared = Shared::new(conn.io);
         let phase = Phase::Connected { shared: shared.clone(), local: conn.local, peer: conn.peer };
         let accepted = self.table().push(Socket { phase, family, options })?;
@@ -357,11 +318,9 @@ impl wasi::tcp::HostTcpSocket for View<'_> {
 
     fn local_address(&mut self, this: Resource<TcpSocket>) -> SocketResult<IpSocketAddress> {
         match &self.socket(&this)?.phase {
-            Phase::Bound(bound) | Phase::ListenStarted(bound) | Phase::Listening(bound) => {
-                Ok(bound.listener.local().into())
-            }
+            Phase::Bound(bound) | Phase::ListenStarted(bound) | Phase::Listening(bound) => Ok(bound.local().into()),
             Phase::Connected { local, .. } => Ok((*local).into()),
-            Phase::Unbound | Phase::BindStarted(_) | Phase::Connecting(..) | Phase::Closed => {
+            Phase::Unbound | Phase::BindStarted(_) | Phase::Connecting(_) | Phase::Closed => {
                 Err(ErrorCode::InvalidState.into())
             }
         }

@@ -1,4 +1,5 @@
-//! The two streams of a connection as `wasi:io` wants them: never blocking, ready when polled.
+//! The two streams of a connection as guests want them: never blocking, ready when polled. `wasi:io` sees them through
+//! Wasmtime's traits, preview 1 sockets through their own methods.
 //!
 //! Both share the connection under a lock that is held for one system call at a time. A write that the connection does not take
 //! at once is finished by a task of its own, because a guest may turn to something else before it asks again.
@@ -20,7 +21,7 @@ use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, Stream
 use crate::net::stack::Stream;
 
 /// Most bytes one read or write moves.
-const CHUNK: usize = 64 * 1024;
+pub const CHUNK: usize = 64 * 1024;
 /// What a wait for data takes in, to know that there is some.
 const PEEK: usize = 16 * 1024;
 /// How long a write goes on after the guest let go of the connection.
@@ -149,36 +150,54 @@ pub struct Reader {
     failed: Option<io::Error>,
 }
 
-#[async_trait::async_trait]
-impl Pollable for Reader {
-    async fn ready(&mut self) {
+impl Reader {
+    /// Ready when there is something to take: data, the end or an error.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.ahead.is_empty() || self.failed.is_some() {
-            return;
+            return Poll::Ready(());
         }
-        match std::future::poll_fn(|cx| self.shared.poll_read(cx, PEEK)).await {
+        match std::task::ready!(self.shared.poll_read(cx, PEEK)) {
             Ok(bytes) => self.ahead = bytes,
             Err(error) => self.failed = Some(error),
         }
+        Poll::Ready(())
+    }
+
+    /// What was read while waiting, and is not taken yet.
+    pub fn ahead(&self) -> &[u8] {
+        &self.ahead
+    }
+
+    /// Takes up to `most` bytes, at least one; an empty answer is the end.
+    pub fn poll_take(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<Bytes>> {
+        if !self.ahead.is_empty() {
+            let length = most.min(self.ahead.len());
+            return Poll::Ready(Ok(self.ahead.split_to(length).freeze()));
+        }
+        if let Some(error) = self.failed.take() {
+            self.shared.lock().reading = Half::Closed;
+            return Poll::Ready(Err(error));
+        }
+        self.shared.poll_read(cx, most.min(CHUNK)).map_ok(BytesMut::freeze)
+    }
+}
+
+#[async_trait::async_trait]
+impl Pollable for Reader {
+    async fn ready(&mut self) {
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await;
     }
 }
 
 impl InputStream for Reader {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
-        if !self.ahead.is_empty() {
-            let length = size.min(self.ahead.len());
-            return Ok(self.ahead.split_to(length).freeze());
-        }
-        if let Some(error) = self.failed.take() {
-            self.shared.lock().reading = Half::Closed;
-            return Err(failed(error));
-        }
         if size == 0 {
             return Ok(Bytes::new());
         }
-        match self.shared.poll_read(&mut noop(), size.min(CHUNK)) {
+        match self.poll_take(&mut noop(), size) {
             Poll::Pending => Ok(Bytes::new()),
             Poll::Ready(Ok(bytes)) if bytes.is_empty() => Err(StreamError::Closed),
-            Poll::Ready(Ok(bytes)) => Ok(bytes.freeze()),
+            Poll::Ready(Ok(bytes)) => Ok(bytes),
             Poll::Ready(Err(error)) => Err(failed(error)),
         }
     }
@@ -199,7 +218,7 @@ enum Writing {
 
 impl Writer {
     /// Ready when nothing is left of the last write.
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Writing::Busy(task) = &mut self.state {
             match Pin::new(task).poll(cx) {
                 Poll::Pending => return Poll::Pending,
@@ -211,44 +230,14 @@ impl Writer {
         Poll::Ready(())
     }
 
-    fn check(&mut self) -> StreamResult<()> {
-        if let Writing::Failed(error) = &mut self.state {
-            return Err(error.take().map_or(StreamError::Closed, failed));
-        }
-        if self.shared.lock().writing != Half::Open {
-            return Err(StreamError::Closed);
-        }
-        Ok(())
-    }
-}
-
-#[async_trait::async_trait]
-impl Pollable for Writer {
-    async fn ready(&mut self) {
-        std::future::poll_fn(|cx| self.poll_idle(cx)).await;
-    }
-}
-
-#[async_trait::async_trait]
-impl OutputStream for Writer {
-    fn check_write(&mut self) -> StreamResult<usize> {
-        if self.poll_idle(&mut noop()).is_pending() {
-            return Ok(0);
-        }
-        self.check()?;
-        Ok(CHUNK)
-    }
-
-    fn write(&mut self, mut bytes: Bytes) -> StreamResult<()> {
-        if self.poll_idle(&mut noop()).is_pending() || bytes.len() > CHUNK {
-            return Err(StreamError::trap("a write without the permit of `check-write`"));
-        }
+    /// Takes over bytes, once the stream is ready; what the connection does not take at once follows by itself.
+    pub fn send(&mut self, mut bytes: Bytes) -> io::Result<()> {
         self.check()?;
         match self.shared.poll_write(&mut noop(), &mut bytes) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => {
                 self.state = Writing::Failed(None);
-                return Err(failed(error));
+                return Err(error);
             }
             Poll::Pending => {
                 let shared = self.shared.clone();
@@ -257,6 +246,41 @@ impl OutputStream for Writer {
             }
         }
         Ok(())
+    }
+
+    fn check(&mut self) -> io::Result<()> {
+        if let Writing::Failed(error) = &mut self.state {
+            return Err(error.take().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()));
+        }
+        if self.shared.lock().writing != Half::Open {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl Pollable for Writer {
+    async fn ready(&mut self) {
+        std::future::poll_fn(|cx| self.poll_ready(cx)).await;
+    }
+}
+
+#[async_trait::async_trait]
+impl OutputStream for Writer {
+    fn check_write(&mut self) -> StreamResult<usize> {
+        if self.poll_ready(&mut noop()).is_pending() {
+            return Ok(0);
+        }
+        self.check().map_err(failed)?;
+        Ok(CHUNK)
+    }
+
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if self.poll_ready(&mut noop()).is_pending() || bytes.len() > CHUNK {
+            return Err(StreamError::trap("a write without the permit of `check-write`"));
+        }
+        self.send(bytes).map_err(failed)
     }
 
     /// Nothing is held back.

@@ -21,6 +21,10 @@ pub enum Guest {
     AsyncPeer,
     /// `relay`'s counterpart for WASI 0.3.
     AsyncRelay,
+    /// `edge`, on WasmEdge's socket crate.
+    Edge,
+    /// `edge-http`, on WasmEdge's ports of hyper, tokio and mysql_async.
+    EdgeHttp,
 }
 
 impl Guest {
@@ -29,7 +33,7 @@ impl Guest {
         static BUILT: OnceLock<()> = OnceLock::new();
         BUILT.get_or_init(|| {
             if !places::prebuilt() {
-                compile("wasm32-wasip1", &["peer"]);
+                compile("wasm32-wasip1", &["peer", "edge", "edge-http"]);
                 compile("wasm32-wasip2", &["peer", "relay", "async-peer", "async-relay"]);
                 compile(linux(), &["peer"]);
             }
@@ -41,6 +45,8 @@ impl Guest {
             Self::Relay => ("wasm32-wasip2", "relay.wasm"),
             Self::AsyncPeer => ("wasm32-wasip2", "async_peer.wasm"),
             Self::AsyncRelay => ("wasm32-wasip2", "async_relay.wasm"),
+            Self::Edge => ("wasm32-wasip1", "edge.wasm"),
+            Self::EdgeHttp => ("wasm32-wasip1", "edge-http.wasm"),
         };
         target_folder().join(target).join("release").join(file)
     }

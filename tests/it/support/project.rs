@@ -109,6 +109,8 @@ impl Project {
             Guest::Relay => "relay.wasm",
             Guest::AsyncPeer => "async-peer.wasm",
             Guest::AsyncRelay => "async-relay.wasm",
+            Guest::Edge => "edge.wasm",
+            Guest::EdgeHttp => "edge-http.wasm",
         };
         fs::copy(guest.path(), self.folder().join(name)).expect("the guest is built");
         self

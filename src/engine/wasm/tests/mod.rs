@@ -4,6 +4,7 @@ mod agents;
 mod http;
 mod programs;
 mod reload;
+mod sockets;
 
 use std::path::Path;
 use std::time::Duration;
