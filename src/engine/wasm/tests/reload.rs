@@ -125,7 +125,8 @@ async fn a_module_that_does_not_compile_or_link_changes_nothing_and_the_log_says
     let foreign = r#"(component (import "some:where/else" (func)) (instance $i) (export "wasi:http/incoming-handler@0.2.0" (instance $i)))"#;
     for (text, why) in [("no module", "magic"), (foreign, "some:where/else")] {
         let mut broken = (*bench.rebuilt(&spec, &component(TEN))).clone();
-        let bytes = wat::parse_str(text).unwrap_or_else(|_| text.as_bytes().to_vec());
+        let binary = crate::image::module::to_binary(text.as_bytes());
+        let bytes = binary.map_or_else(|_| text.as_bytes().to_vec(), |binary| binary.to_vec());
         let Resolved::Wasm(module) = &mut broken.resolved else { unreachable!() };
         module.path = bench.folder.path().join("broken.wasm");
         module.digest = crate::image::store::digest(&bytes);
