@@ -53,6 +53,8 @@ pub(super) struct State {
 #[derive(Debug, Default)]
 pub(super) struct Member {
     listeners: Vec<Arc<Binding>>,
+    /// Clients of published ports whose listener went before it accepted them, with the port.
+    waiting: Vec<(u16, Conn)>,
     pub(super) mailboxes: Vec<Arc<Mailbox>>,
 }
 
@@ -160,12 +162,27 @@ impl Fabric {
         let (published, published_queue) = mpsc::channel(PUBLISHED);
         let binding = Arc::new(Binding { id, at, inside, published, service });
         if let Some(member) = state.members.get_mut(instance) {
+            if !at.ip().is_loopback() {
+                for (_, conn) in member.waiting.extract_if(.., |(port, _)| *port == at.port()) {
+                    // There is room: no more of them are kept than fit.
+                    let _ = binding.published.try_send(conn);
+                }
+            }
             member.listeners.push(binding);
         }
         drop(state);
         self.changes.send_replace(());
-        let registration = Registration { fabric: self.clone(), instance: instance.clone(), id };
-        Ok((at, Inbox { inside: inside_queue, published: published_queue, _registration: registration }))
+        let registration = Registration { fabric: self.clone(), instance: instance.clone(), port: at.port(), id };
+        Ok((at, Inbox { inside: inside_queue, published: published_queue, registration }))
+    }
+
+    /// Keeps clients of published ports for the next listener on their port, as long as the instance is on the network.
+    pub(super) fn put_back(&self, instance: &InstanceName, port: u16, mut clients: Vec<Conn>) {
+        let mut state = self.state();
+        if let Some(member) = state.members.get_mut(instance) {
+            clients.truncate(PUBLISHED.saturating_sub(member.waiting.len()));
+            member.waiting.extend(clients.drain(..).map(|conn| (port, conn)));
+        }
     }
 
     /// Removes a listener.

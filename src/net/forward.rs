@@ -271,6 +271,8 @@ impl Forward {
 
     /// Until the port is released or the fabric is gone.
     async fn connections(self, listener: TcpListener, mut changes: watch::Receiver<()>) {
+        // Accepted for a listener that went in that moment.
+        let mut waiting = None;
         loop {
             let Some(fabric) = self.fabric.upgrade() else { return };
             let binding = fabric.public_binding(&self.instance, self.target);
@@ -293,8 +295,13 @@ impl Forward {
                 }
                 continue;
             };
+            if let Some(conn) = waiting.take() {
+                room.send(conn);
+                continue;
+            }
             tokio::select! {
                 accepted = listener.accept() => match accepted.and_then(|(stream, _)| Conn::over(stream)) {
+                    Ok(conn) if guest.is_closed() => waiting = Some(conn),
                     Ok(conn) => room.send(conn),
                     // The peer gave up, or there is no room for a descriptor: the next attempt shows.
                     Err(_) => tokio::time::sleep(PAUSE).await,

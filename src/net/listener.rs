@@ -31,7 +31,17 @@ pub struct Listener {
 pub(super) struct Inbox {
     pub(super) inside: mpsc::Receiver<Conn>,
     pub(super) published: mpsc::Receiver<Conn>,
-    pub(super) _registration: Registration,
+    pub(super) registration: Registration,
+}
+
+impl Drop for Inbox {
+    /// A client of a published port that was not accepted yet waits for the next listener: a restart breaks nothing for it.
+    fn drop(&mut self) {
+        self.published.close();
+        let waiting = std::iter::from_fn(|| self.published.try_recv().ok()).collect();
+        let Registration { fabric, instance, port, .. } = &self.registration;
+        fabric.put_back(instance, *port, waiting);
+    }
 }
 
 /// The entry of a listener in its fabric, for as long as the listener lives.
@@ -39,6 +49,7 @@ pub(super) struct Inbox {
 pub(super) struct Registration {
     pub(super) fabric: Arc<Fabric>,
     pub(super) instance: InstanceName,
+    pub(super) port: u16,
     pub(super) id: u64,
 }
 
