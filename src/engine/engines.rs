@@ -115,7 +115,7 @@ impl Engines {
         if existing.kind != ExistingKind::Agent || existing.state != RunState::Running {
             return existing;
         }
-        match existing.instance().and_then(|instance| self.wasm.held(&instance)) {
+        match self.wasm.held(&existing.name) {
             Some(spec) => {
                 existing.wasm_hash.clone_from(&spec.wasm_hash);
                 existing.config_hash = Some(spec.config_hash.clone());

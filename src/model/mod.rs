@@ -10,6 +10,7 @@ pub mod project;
 pub mod quantity;
 pub mod restart;
 pub mod service;
+pub mod usage;
 
 pub use health::{HealthTest, Healthcheck};
 pub use image::{ImageConfig, Module, ModuleKind, Resolved};
@@ -22,3 +23,4 @@ pub use restart::Restart;
 pub use service::{
     Attachment, Build, Condition, Dependency, HostBuild, Logging, NetworkMode, PullPolicy, Service, WasmOptions,
 };
+pub use usage::{GuestUsage, Histogram, Usage};

@@ -71,7 +71,12 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Inside(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Placed(stream, _) => Pin::new(&mut **stream).poll_read(cx, buf),
+            Self::Placed(stream, place) => {
+                let before = buf.filled().len();
+                let outcome = Pin::new(&mut **stream).poll_read(cx, buf);
+                place.traffic().count_received(buf.filled().len() - before);
+                outcome
+            }
         }
     }
 }
@@ -81,7 +86,13 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Inside(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Placed(stream, _) => Pin::new(&mut **stream).poll_write(cx, buf),
+            Self::Placed(stream, place) => {
+                let outcome = Pin::new(&mut **stream).poll_write(cx, buf);
+                if let Poll::Ready(Ok(bytes)) = &outcome {
+                    place.traffic().count_sent(*bytes);
+                }
+                outcome
+            }
         }
     }
 

@@ -8,6 +8,7 @@ pub mod directory;
 pub mod holder;
 pub mod policy;
 pub mod stack;
+pub mod traffic;
 pub mod wiring;
 
 mod addresses;

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::PollSemaphore;
 
 use super::policy::Refused;
+use super::traffic::Traffic;
 
 /// The sockets of one guest.
 #[derive(Debug)]
@@ -21,30 +22,50 @@ pub(super) struct Places {
     limit: usize,
     refusals: mpsc::Sender<Refused>,
     told: AtomicBool,
+    traffic: Arc<Traffic>,
 }
 
 /// One open socket; closed when it is dropped.
 #[derive(Debug)]
 pub struct Place {
     _permit: OwnedSemaphorePermit,
+    traffic: Arc<Traffic>,
+}
+
+impl Place {
+    /// What goes over the guest's sockets is counted here.
+    pub(super) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
 }
 
 impl Places {
     /// So many; that the limit was reached is told once.
     pub(super) fn new(limit: usize, refusals: mpsc::Sender<Refused>) -> Arc<Self> {
         let limit = limit.clamp(1, Semaphore::MAX_PERMITS);
-        Arc::new(Self { free: Arc::new(Semaphore::new(limit)), limit, refusals, told: AtomicBool::new(false) })
+        Arc::new(Self {
+            free: Arc::new(Semaphore::new(limit)),
+            limit,
+            refusals,
+            told: AtomicBool::new(false),
+            traffic: Arc::default(),
+        })
     }
 
     /// A place for a socket that the guest opens now.
     pub(super) fn take(&self) -> io::Result<Place> {
         match self.free.clone().try_acquire_owned() {
-            Ok(permit) => Ok(Place { _permit: permit }),
+            Ok(permit) => Ok(Place { _permit: permit, traffic: self.traffic.clone() }),
             Err(_) => {
                 self.tell("open another socket");
                 Err(rustix::io::Errno::MFILE.into())
             }
         }
+    }
+
+    /// What goes over the guest's sockets.
+    pub(super) fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Places for what a listener accepts.
@@ -82,7 +103,7 @@ impl Queue {
             }
             let permit = ready!(self.next.poll_acquire(cx));
             let permit = permit.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted))?;
-            self.ready = Some(Place { _permit: permit });
+            self.ready = Some(Place { _permit: permit, traffic: self.places.traffic.clone() });
         }
         Poll::Ready(Ok(()))
     }

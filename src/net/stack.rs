@@ -34,6 +34,7 @@ pub use super::listener::Listener;
 use super::places::Places;
 pub use super::policy::Refused;
 use super::policy::{self, Pattern, Reach};
+use super::traffic::Traffic;
 use crate::model::InstanceName;
 pub use datagram::Datagram;
 use memory::Memory;
@@ -183,6 +184,11 @@ impl Stack {
     /// The networks it is on, with the addresses it has there.
     pub fn networks(&self) -> &[StackNetwork] {
         &self.inner.networks
+    }
+
+    /// What went over it so far.
+    pub fn traffic(&self) -> &Traffic {
+        self.inner.places.traffic()
     }
 
     /// Listens on a port of the instance: its container addresses, its in-process addresses, and the host ports published for it.

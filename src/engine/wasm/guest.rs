@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::command::{Entry, Program};
 use super::compile::{Code, Profile};
+use super::cpu::measured;
 use super::host::{Grants, async_component_linker, component_linker};
 use super::p1::Linked;
 use super::reload::Swap;
@@ -127,7 +128,7 @@ impl Work {
 }
 
 /// How work came to an end.
-enum Finished {
+pub enum Finished {
     /// With this exit code, and why.
     Ended(i64, Option<String>),
     /// Something else takes its place; nothing of it runs any more.
@@ -205,7 +206,7 @@ impl Run {
 }
 
 /// Runs a program on the guests' threads. It cannot catch signals, so any wish for its end ends it at once.
-async fn run_program(
+pub async fn run_program(
     program: Program,
     entry: Entry,
     grants: Arc<Grants>,
@@ -216,8 +217,9 @@ async fn run_program(
     let output = grants.output.clone();
     let mut watch = switch.watch();
     let mut task = JoinSet::new();
-    let turns = grants.turns.clone();
-    task.spawn_on(turns.run(async move { program.run(&entry, &grants).await }), guests);
+    let (turns, meter) = (grants.turns.clone(), grants.meter.clone());
+    let run = measured(meter, async move { program.run(&entry, &grants).await });
+    task.spawn_on(turns.run(run), guests);
     tokio::select! {
         ended = task.join_next() => match ended.expect("one task is in it") {
             Ok(Ended::Exited(code)) => Finished::Ended(code, None),

@@ -12,7 +12,9 @@ use wasmtime_wasi::sockets::WasiSocketsCtxView;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::attached::Stdin;
 use super::limits::{self, Budget, Share};
+use super::meter::{Living, Meter};
 use super::opening;
 use super::outgoing::Outgoing;
 use super::output::Output;
@@ -23,6 +25,7 @@ use crate::engine::Stream;
 use crate::net::stack::Stack;
 
 /// Everything an instance's guests are given. Shared by all requests of an HTTP component.
+#[derive(Clone)]
 pub struct Grants {
     /// argv.
     pub arguments: Vec<String>,
@@ -32,7 +35,9 @@ pub struct Grants {
     pub working_dir: Option<String>,
     /// Folders.
     pub preopens: Arc<[Preopen]>,
-    /// Where its lines go.
+    /// Its standard input; absent means closed.
+    pub stdin: Option<Stdin>,
+    /// Where what it writes goes.
     pub output: Output,
     /// Its network.
     pub stack: Stack,
@@ -40,6 +45,8 @@ pub struct Grants {
     pub memory: Arc<Budget>,
     /// When they may compute.
     pub turns: Arc<Turns>,
+    /// What is counted of it.
+    pub meter: Arc<Meter>,
 }
 
 /// What a guest is told of itself.
@@ -87,16 +94,7 @@ impl Grants {
     /// The same for another module in the place of this one: told other things of itself, with the same folders, output, network and memory.
     pub fn renewed(&self, identity: Identity) -> Self {
         let Identity { arguments, environment, working_dir } = identity;
-        Self {
-            arguments,
-            environment,
-            working_dir,
-            preopens: self.preopens.clone(),
-            output: self.output.clone(),
-            stack: self.stack.clone(),
-            memory: self.memory.clone(),
-            turns: self.turns.clone(),
-        }
+        Self { arguments, environment, working_dir, ..self.clone() }
     }
 
     /// A store for one run of a component.
@@ -110,6 +108,7 @@ impl Grants {
             outgoing: Outgoing::new(self.stack.clone(), self.output.clone()),
             stack: self.stack.clone(),
             share: Share::new(self.memory.clone()),
+            _living: self.meter.instance(),
         };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.share);
@@ -126,6 +125,7 @@ impl Grants {
             wasi: builder.build_p1(),
             sockets: Sockets::new(self.stack.clone()),
             share: Share::new(self.memory.clone()),
+            _living: self.meter.instance(),
         };
         limits::bound(opening::table(&mut state.wasi));
         let mut store = Store::new(engine, state);
@@ -153,7 +153,7 @@ impl Grants {
         Ok(())
     }
 
-    /// Standard input stays closed; Wasmtime's own network stays shut, ours is linked instead of it.
+    /// Wasmtime's own network stays shut, ours is linked instead of it.
     fn builder(&self) -> WasiCtxBuilder {
         let mut builder = WasiCtx::builder();
         builder
@@ -161,6 +161,9 @@ impl Grants {
             .envs(&self.environment)
             .stdout(self.output.writer(Stream::Stdout))
             .stderr(self.output.writer(Stream::Stderr));
+        if let Some(stdin) = &self.stdin {
+            builder.stdin(stdin.clone());
+        }
         if let Some(folder) = &self.working_dir {
             builder.initial_cwd(folder);
         }
@@ -194,6 +197,7 @@ pub struct State {
     outgoing: Outgoing,
     stack: Stack,
     share: Share,
+    _living: Living,
 }
 
 impl State {
@@ -227,6 +231,7 @@ pub struct CoreState {
     pub(super) wasi: WasiP1Ctx,
     pub(super) sockets: Sockets,
     share: Share,
+    _living: Living,
 }
 
 impl CoreState {

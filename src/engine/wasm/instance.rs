@@ -8,14 +8,14 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::guest::Template;
-use super::limits::Budget;
+use super::host::Grants;
 use super::reload::Reloader;
 use super::spec;
 use super::stop::{Effect, SIGTERM, Switch, effect};
 use crate::engine::{Exit, Started};
-use crate::model::HealthTest;
+use crate::model::{HealthTest, Usage};
 use crate::net::agent::{Agent, Rendezvous};
-use crate::net::stack::{BoundPort, Stack};
+use crate::net::stack::BoundPort;
 use crate::plan::observed::{Existing, ExistingKind, Health, PublishedPort, RunState};
 use crate::plan::unit::{Addresses, InstanceSpec};
 
@@ -56,12 +56,10 @@ pub enum Life {
 pub struct Running {
     /// Ends it.
     pub switch: Switch,
-    /// Its network.
-    pub stack: Stack,
     /// Its agent.
     pub agent: Option<Agent>,
-    /// Its memory.
-    pub memory: Arc<Budget>,
+    /// What its guests are given.
+    pub grants: Arc<Grants>,
     /// How it gets new modules.
     pub reloader: Reloader,
     /// How long it may take to end.
@@ -97,9 +95,8 @@ impl Running {
     /// A run of an instance, and what tells its end.
     pub fn new(
         spec: &InstanceSpec,
-        stack: Stack,
         agent: Option<Agent>,
-        memory: Arc<Budget>,
+        grants: Arc<Grants>,
         reloader: Reloader,
     ) -> (Self, watch::Sender<bool>) {
         let (ends, ended) = watch::channel(false);
@@ -110,7 +107,7 @@ impl Running {
             Some(Effect::Nothing | Effect::Unknown) | None => SIGTERM,
         };
         let grace = spec.service.stop_grace.unwrap_or(GRACE);
-        (Self { switch: Switch::new(), stack, agent, memory, reloader, grace, signal, ended }, ends)
+        (Self { switch: Switch::new(), agent, grants, reloader, grace, signal, ended }, ends)
     }
 
     /// The part a supervisor gets.
@@ -167,7 +164,7 @@ impl Instance {
             self.id.clone_from(&at_engine.id);
         }
         self.life = Life::Running;
-        let networks = running.stack.networks().iter();
+        let networks = running.grants.stack.networks().iter();
         self.addresses = networks.map(|network| (network.name.clone(), network.addresses.clone())).collect();
         self.started = Some(Timestamp::now());
         self.exit = None;
@@ -198,17 +195,41 @@ impl Instance {
         }
     }
 
+    /// What the run uses now, while there is one.
+    pub fn usage(&self) -> Option<Usage> {
+        let grants = &self.run.as_ref()?.grants;
+        let (meter, traffic) = (&grants.meter, grants.stack.traffic());
+        Some(Usage {
+            instance: self.spec.name.clone(),
+            container: self.spec.container.clone(),
+            id: self.id.clone(),
+            at: Timestamp::now(),
+            cpu: meter.cpu(),
+            memory: grants.memory.used(),
+            memory_limit: Some(grants.memory.limits().memory as u64),
+            received: traffic.received(),
+            sent: traffic.sent(),
+            read: 0,
+            written: 0,
+            tasks: meter.instances(),
+            guest: Some(meter.guest(traffic.refused())),
+        })
+    }
+
     /// The instance as `ps` and the planner see it.
     pub fn observed(&self) -> Existing {
         let spec = &self.spec;
         let seconds = |at: Option<Timestamp>| at.map_or(0, |at| at.as_second());
+        let label = |name: &str| spec.labels.get(name);
+        let one_off = label("com.docker.compose.oneoff").is_some_and(|flag| flag == "True");
         Existing {
             id: self.id.clone(),
             name: spec.container.clone(),
             kind: ExistingKind::Guest,
-            service: Some(spec.name.service.clone()),
-            number: Some(spec.name.number),
-            one_off: false,
+            service: label("com.docker.compose.service")
+                .map_or(Some(spec.name.service.clone()), |key| Some(key.as_str().into())),
+            number: (!one_off).then_some(spec.name.number),
+            one_off,
             state: match self.life {
                 Life::Created => RunState::Created,
                 Life::Running => RunState::Running,

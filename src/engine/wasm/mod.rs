@@ -4,14 +4,19 @@
 //! the network and runs it on threads of the guests' own. What runs is known here alone: a guest ends with the process
 //! that runs it. Order and restarts are the supervisor's.
 
+pub mod attached;
 pub mod cache;
 mod command;
 mod compile;
+mod cpu;
+pub mod exec;
 mod files;
 mod guest;
 mod host;
+mod inside;
 mod instance;
 mod limits;
+mod meter;
 mod opening;
 mod outgoing;
 mod output;
@@ -43,19 +48,21 @@ use async_trait::async_trait;
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::task::TaskTracker;
 
+use self::attached::{Ends, Stdin};
 use self::compile::{Compiler, Metering};
 use self::files::Files;
 use self::guest::{Run, Template, Work};
 use self::host::Grants;
 use self::instance::{Handed, Instance, Life, Running};
 use self::limits::{Budget, Limits};
+use self::meter::Meter;
 use self::output::Output;
 use self::reload::Reloader;
 use self::threads::Threads;
 use self::turns::Turns;
 use super::docker::Docker;
 use super::{Engine, EngineError, ErrorKind, Handle, Outlet, Report, Result, Started};
-use crate::model::{InstanceName, Module, ProjectName, Resolved, ServiceName};
+use crate::model::{InstanceName, Module, ProjectName, Resolved, ServiceName, Usage};
 use crate::net::agent::{Agent, Rendezvous};
 use crate::net::stack::{BoundPort, Conn, Fabric, Families, NetError, PublishError, StackNetwork, StackSpec};
 use crate::net::wiring::Place;
@@ -112,7 +119,7 @@ impl Wasm {
 
     /// Connects to a port of a running guest, as a process beside it would: for probes.
     pub async fn dial(&self, instance: &InstanceName, port: u16) -> Result<Conn, NetError> {
-        let stack = self.lock().get(instance).and_then(Instance::running).map(|running| running.stack.clone());
+        let stack = self.lock().get(instance).and_then(Instance::running).map(|running| running.grants.stack.clone());
         match stack {
             Some(stack) => stack.connect(([127, 0, 0, 1], port).into()).await,
             None => Err(io::Error::from(io::ErrorKind::NotConnected).into()),
@@ -121,12 +128,21 @@ impl Wasm {
 
     /// Memory that a running guest uses now, in bytes.
     pub fn memory(&self, instance: &InstanceName) -> Option<u64> {
-        self.lock().get(instance).and_then(Instance::running).map(|running| running.memory.used())
+        self.lock().get(instance).and_then(Instance::running).map(|running| running.grants.memory.used())
     }
 
-    /// As what a guest of this process runs as this instance, if one does. Its container's labels tell as what it began.
-    pub fn held(&self, instance: &InstanceName) -> Option<Arc<InstanceSpec>> {
-        self.lock().get(instance).filter(|instance| instance.running().is_some()).map(|instance| instance.spec.clone())
+    /// What the running guests of a project use now.
+    pub fn usage(&self, project: &ProjectName) -> Vec<Usage> {
+        let instances = self.lock();
+        instances.values().filter(|instance| instance.spec.project == *project).filter_map(Instance::usage).collect()
+    }
+
+    /// As what a guest of this process runs in the place of this container, if one does. The container's labels tell as
+    /// what it began.
+    pub fn held(&self, container: &str) -> Option<Arc<InstanceSpec>> {
+        let instances = self.lock();
+        let mut running = instances.values().filter(|instance| instance.running().is_some());
+        running.find(|instance| instance.spec.container == container).map(|instance| instance.spec.clone())
     }
 
     /// Says a line in the output of every guest of a service.
@@ -136,6 +152,34 @@ impl Wasm {
                 running.reloader.output.line(super::Stream::Stderr, format!("wcompose: {line}"));
             }
         }
+    }
+
+    /// What was created under this container's name.
+    pub fn created(&self, container: &str) -> Option<Arc<InstanceSpec>> {
+        self.lock().values().find(|instance| instance.spec.container == container).map(|instance| instance.spec.clone())
+    }
+
+    /// Starts what was created, with somebody at its streams instead of the log.
+    pub async fn start_attached(
+        &self,
+        spec: &Arc<InstanceSpec>,
+        outlet: Outlet,
+        ends: Ends,
+    ) -> Result<Box<dyn Handle>> {
+        self.run(spec, outlet, Some(ends)).await
+    }
+
+    /// Removes what was created, and all that is left of it.
+    pub async fn discard(&self, spec: &InstanceSpec) -> Result<()> {
+        self.end(&spec.name, Some(Duration::ZERO)).await?;
+        if spec.place == Place::Agent {
+            let docker = self.docker(spec)?;
+            let observed = docker.observe(&spec.project).await?;
+            if let Some(existing) = observed.instances.iter().find(|existing| existing.name == spec.container) {
+                docker.remove(existing, Some(Duration::ZERO), true).await?;
+            }
+        }
+        self.clear(&spec.container, &spec.name, spec.project.as_str()).await
     }
 
     /// Whether a network of that name is of Wasm services alone and lives in this process.
@@ -212,7 +256,8 @@ impl Wasm {
     }
 
     async fn remove(&self, existing: &Existing, grace: Option<Duration>, volumes: bool) -> Result<()> {
-        let name = existing.instance();
+        // A one-off has no number to be known by.
+        let name = self.created(&existing.name).map(|spec| spec.name.clone()).or_else(|| existing.instance());
         if let Some(name) = &name {
             self.end(name, grace).await?;
         }
@@ -221,18 +266,23 @@ impl Wasm {
             docker.remove(existing, grace, volumes).await?;
         }
         let project = existing.labels.get("com.docker.compose.project").map(String::as_str).unwrap_or_default();
-        if let Some(name) = &name {
-            self.forget(name);
-            let id = spec::short_id_of(project, name);
-            let (files, rendezvous) = (Files::new(&self.folders.data, &id), self.folders.runtime.join(&id));
-            let clear = move || {
-                let _ = std::fs::remove_dir_all(rendezvous);
-                files.remove()
-            };
-            let cleared = tokio::task::spawn_blocking(clear).await.expect("removing files does not panic");
-            cleared.map_err(|error| EngineError::new(ErrorKind::Internal, "remove", &existing.name, error))?;
+        match &name {
+            Some(name) => self.clear(&existing.name, name, project).await,
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Forgets an instance and removes its files.
+    async fn clear(&self, container: &str, name: &InstanceName, project: &str) -> Result<()> {
+        self.forget(name);
+        let id = spec::short_id_of(project, name);
+        let (files, rendezvous) = (Files::new(&self.folders.data, &id), self.folders.runtime.join(&id));
+        let clear = move || {
+            let _ = std::fs::remove_dir_all(rendezvous);
+            files.remove()
+        };
+        let cleared = tokio::task::spawn_blocking(clear).await.expect("removing files does not panic");
+        cleared.map_err(|error| EngineError::new(ErrorKind::Internal, "remove", container, error))
     }
 
     /// Forgets an instance: its ports are free again.
@@ -278,7 +328,7 @@ impl Wasm {
         Files::new(&self.folders.data, &spec::short_id(spec))
     }
 
-    async fn run(&self, spec: &Arc<InstanceSpec>, outlet: Outlet) -> Result<Box<dyn Handle>> {
+    async fn run(&self, spec: &Arc<InstanceSpec>, outlet: Outlet, ends: Option<Ends>) -> Result<Box<dyn Handle>> {
         if !self.lock().contains_key(&spec.name) {
             // Made by a supervisor that is gone: its container may be there, its compiled guest is not.
             self.adopt_created(spec).await?;
@@ -299,7 +349,7 @@ impl Wasm {
             }
             None => (None, None),
         };
-        let launched = self.launch(spec, template, agent.clone(), at_engine, outlet).await;
+        let launched = self.launch(spec, template, agent.clone(), at_engine, outlet, ends).await;
         if let (Err(_), Some(agent)) = (&launched, agent) {
             self.fabric.leave(&spec.name);
             agent.exit(1).await;
@@ -324,6 +374,7 @@ impl Wasm {
         agent: Option<Agent>,
         at_engine: Option<Started>,
         outlet: Outlet,
+        ends: Option<Ends>,
     ) -> Result<Box<dyn Handle>> {
         let module = wasm_module(spec)?;
         let addresses = at_engine.as_ref().map(|started| started.addresses.clone()).unwrap_or_default();
@@ -344,7 +395,13 @@ impl Wasm {
             let spec = spec.clone();
             blocking("prepare the files of", &spec.clone(), move || files.open(&spec, image.as_deref(), passed)).await?
         };
-        let output = Output::new();
+        let (stdin, output) = match ends {
+            Some(ends) => (
+                ends.stdin.map(|incoming| Stdin::new(incoming, ends.terminals.stdin)),
+                Output::attached(ends.output, ends.terminals),
+            ),
+            None => (None, Output::new()),
+        };
         for note in &opened.notes {
             output.line(super::Stream::Stderr, format!("wcompose: {note}"));
         }
@@ -357,8 +414,10 @@ impl Wasm {
             preopens: opened.preopens.into(),
             turns: Turns::new(memory.clone(), self.threads.busy()),
             memory,
+            stdin,
             output,
             stack: stack.clone(),
+            meter: Arc::new(Meter::default()),
         });
         let guests = self.threads.handle().map_err(|error| failed("start the threads of", spec, error))?;
         let ports = spec::http_ports(spec, module);
@@ -372,7 +431,7 @@ impl Wasm {
             output: grants.output.clone(),
             turn: Arc::default(),
         };
-        let (running, ended) = Running::new(spec, stack, agent.clone(), grants.memory.clone(), reloader);
+        let (running, ended) = Running::new(spec, agent.clone(), grants.clone(), reloader);
         let run = Run {
             outlet: outlet.clone(),
             grants,
@@ -480,7 +539,7 @@ impl Engine for Wasm {
     }
 
     async fn start(&self, spec: Arc<InstanceSpec>, outlet: Outlet) -> Result<Box<dyn Handle>> {
-        self.run(&spec, outlet).await
+        self.run(&spec, outlet, None).await
     }
 
     /// Only a guest of this process can run already; its lines go on to the outlet of its start.

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
+use super::attached::{Pipe, Terminals, Written};
 use crate::engine::{Outlet, OutputLine, Stream};
 
 /// Lines that may wait for the reader.
@@ -35,6 +36,8 @@ pub struct Output(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// Somebody is attached: bytes go there as they are, and our own words with them.
+    attached: Option<(Pipe, Terminals)>,
     queue: Mutex<Queue>,
     /// Told when there is something to read, or the end was reached.
     filled: Notify,
@@ -55,6 +58,11 @@ impl Output {
         Self::default()
     }
 
+    /// An output for somebody who is attached. No line comes of it.
+    pub fn attached(pipe: Pipe, terminals: Terminals) -> Self {
+        Self(Arc::new(Shared { attached: Some((pipe, terminals)), ..Shared::default() }))
+    }
+
     /// One of the guest's streams. Each keeps its own unfinished line.
     pub fn writer(&self, stream: Stream) -> Source {
         Source { output: self.clone(), stream }
@@ -69,6 +77,9 @@ impl Output {
     pub fn close(&self) {
         self.lock().closed = true;
         self.0.filled.notify_one();
+        if let Some((pipe, _)) = &self.0.attached {
+            pipe.close();
+        }
     }
 
     /// Passes lines on until the output is closed. `mirror` is the agent's standard output and error.
@@ -100,6 +111,9 @@ impl Output {
     }
 
     fn push(&self, stream: Stream, text: String) {
+        if let Some((pipe, _)) = &self.0.attached {
+            return pipe.push(stream, Bytes::from(text + "\n"));
+        }
         let mut queue = self.lock();
         queue.bytes += text.len();
         queue.lines.push_back(OutputLine { at: Timestamp::now(), stream, text });
@@ -138,17 +152,23 @@ pub struct Source {
 
 impl IsTerminal for Source {
     fn is_terminal(&self) -> bool {
-        false
+        self.output.0.attached.as_ref().is_some_and(|(_, terminals)| terminals.of(self.stream))
     }
 }
 
 impl StdoutStream for Source {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(Splitter::new(self.clone()))
+        match &self.output.0.attached {
+            Some((pipe, _)) => Box::new(Written::new(pipe.clone(), self.stream)),
+            None => Box::new(Splitter::new(self.clone())),
+        }
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(Splitter::new(self.clone()))
+        match &self.output.0.attached {
+            Some((pipe, _)) => Box::new(Written::new(pipe.clone(), self.stream)),
+            None => Box::new(Splitter::new(self.clone())),
+        }
     }
 }
 

@@ -20,7 +20,9 @@ use wasmtime_wasi_http::handler::{
     HandlerState, Instance, Proxy, ProxyHandler, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
 };
 
+use super::cpu::{count_since_last, measured};
 use super::host::{Grants, State, refuel};
+use super::meter::Meter;
 use super::serve::Component;
 
 /// How long an instance waits for its next request.
@@ -95,17 +97,20 @@ impl HandlerState for Maker {
         };
         let mut store = grants.component_store(engine, files.clone());
         grants.turns.pace(&mut store);
-        let proxy = match component {
-            Component::P2(component) => Proxy::P2(component.instantiate_async(&mut store).await?),
-            Component::P3(component) => Proxy::P3(component.instantiate_async(&mut store).await?),
+        let instantiate = async {
+            wasmtime::error::Ok(match component {
+                Component::P2(component) => Proxy::P2(component.instantiate_async(&mut store).await?),
+                Component::P3(component) => Proxy::P3(component.instantiate_async(&mut store).await?),
+            })
         };
+        let proxy = measured(grants.meter.clone(), instantiate).await?;
         let waiting = |token: &CancellationToken| Box::pin(token.clone().cancelled_owned());
         let (retired, killed) = (waiting(&self.retired), waiting(&self.killed));
         Ok(Instance {
             store,
             proxy,
             view: |state| state.http(),
-            expiration: Expiry { timer: None, retired, killed },
+            expiration: Expiry { timer: None, retired, killed, meter: grants.meter.clone() },
             state: Worker(*requests),
         })
     }
@@ -117,6 +122,8 @@ pub struct Expiry {
     timer: Option<Pin<Box<Sleep>>>,
     retired: Pin<Box<WaitForCancellationFutureOwned>>,
     killed: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Wasmtime polls this after each poll of the guest, on the same thread: here the guest's time can be counted.
+    meter: Arc<Meter>,
 }
 
 impl WorkerExpiration for Expiry {
@@ -126,6 +133,7 @@ impl WorkerExpiration for Expiry {
         status: WorkerStatus,
         start: std::time::Instant,
     ) -> Poll<()> {
+        count_since_last(&self.meter);
         if self.killed.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }

@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wasmtime::component::InstancePre;
@@ -31,6 +32,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView};
 
+use super::cpu::measured;
 use super::guest::Template;
 use super::host::{Grants, Identity, State};
 use super::outgoing::from_box;
@@ -252,8 +254,20 @@ impl Server {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Error>,
     {
+        let asked = Instant::now();
         let _permit = self.permits.clone().acquire_owned().await.expect("it is never closed");
         let generation = self.current();
+        let meter = generation.grants.meter.clone();
+        let response = self.answer_by(generation, request).await;
+        meter.answered(asked.elapsed());
+        response
+    }
+
+    async fn answer_by<B>(self: &Arc<Self>, generation: Arc<Generation>, request: Request<B>) -> Response<WasiBody>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Error>,
+    {
         match &generation.instances {
             Instances::Fresh(component) => self.answer_fresh(&generation, component, request).await,
             Instances::Kept(reused) => {
@@ -313,6 +327,7 @@ impl Server {
                 () = killed.cancelled() => Fate::Stopped,
             }
         };
+        let run = measured(generation.grants.meter.clone(), run);
         let task = self.running.spawn_on(run, &self.guests);
         match response.await {
             Ok(Ok(response)) => response.map(|body| body.map_err(Error::from).boxed_unsync()),

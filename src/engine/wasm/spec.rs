@@ -53,7 +53,8 @@ pub fn identity(spec: &InstanceSpec, module: &Module) -> Identity {
     }
 }
 
-fn is_module(argument: &str) -> bool {
+/// Whether a word of a command names a module rather than an export.
+pub fn is_module(argument: &str) -> bool {
     let file = argument.rsplit_once('#').map_or(argument, |(file, _)| file);
     file.ends_with(".wasm") || file.ends_with(".wat")
 }

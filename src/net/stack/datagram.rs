@@ -113,8 +113,11 @@ impl Datagram {
                 2 => self.poll_host(0, cx),
                 _ => self.poll_host(1, cx),
             };
-            if received.is_ready() {
-                return received;
+            if let Poll::Ready(received) = received {
+                if let Ok((bytes, _)) = &received {
+                    self.stack.traffic().count_received(bytes.len());
+                }
+                return Poll::Ready(received);
             }
         }
         Poll::Pending
@@ -148,6 +151,14 @@ impl Datagram {
 
     /// Sends a datagram. That it was sent does not say that it arrives.
     pub fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8], to: SocketAddr) -> Poll<Result<(), NetError>> {
+        let sent = self.poll_pass_on(cx, bytes, to);
+        if let Poll::Ready(Ok(())) = &sent {
+            self.stack.traffic().count_sent(bytes.len());
+        }
+        sent
+    }
+
+    fn poll_pass_on(&mut self, cx: &mut Context<'_>, bytes: &[u8], to: SocketAddr) -> Poll<Result<(), NetError>> {
         let to = canonical(to);
         if bytes.len() > LONGEST {
             return fail(Errno::MSGSIZE);

@@ -142,6 +142,7 @@ impl Stack {
 
     /// Tells of a refusal, and makes it the guest's error.
     pub(super) fn refuse(&self, refused: &Refused) -> NetError {
+        self.inner.places.traffic().count_refused();
         self.inner.memory.tell(refused);
         NetError::Refused(format!("{}: refused, {}", refused.what, refused.why))
     }

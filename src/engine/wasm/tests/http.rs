@@ -100,7 +100,7 @@ async fn a_request_that_never_ends_is_cut_off_after_the_grace_period() {
     bench.create(&spec).await.unwrap();
     let mut started = bench.start(&spec).await;
     let (status, stopped) = tokio::join!(async { bench.get(&spec, 8080).await.0 }, async {
-        let in_flight = || bench.wasm.memory(&spec.name).is_some_and(|used| used > 0);
+        let in_flight = || bench.wasm.usage(&spec.project).iter().any(|usage| usage.memory > 0);
         tokio::time::timeout(PATIENCE, async {
             while !in_flight() {
                 tokio::time::sleep(Duration::from_millis(5)).await;

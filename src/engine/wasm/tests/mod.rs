@@ -1,6 +1,7 @@
 //! The engine as the supervisor drives it, on guests written as text.
 
 mod agents;
+mod hands;
 mod http;
 mod programs;
 mod reload;
