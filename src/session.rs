@@ -1,6 +1,8 @@
 //! All a view ever gets: a snapshot, the events after it, log lines, and a way to send commands.
 //! A view cannot tell whether the supervisor is in this process or behind a socket.
 
+pub mod stream;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::event::{Failure, Snapshot, Stamped};
-use crate::model::{InstanceName, PullPolicy, ServiceName};
+use crate::model::{InstanceName, PullPolicy, ServiceName, Usage};
 
 /// A view's connection to a supervisor.
 #[derive(Debug)]
@@ -73,7 +75,7 @@ pub struct Request {
 }
 
 /// Outcome of a command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// Carried out; `failures` is empty when all worked.
@@ -81,6 +83,8 @@ pub enum Reply {
         /// What did not work.
         failures: Vec<Failure>,
     },
+    /// What instances use.
+    Usage(Vec<Usage>),
     /// Not taken: text for people, as the command line would print it.
     Refused(String),
 }
@@ -91,8 +95,12 @@ pub enum Reply {
 pub enum Command {
     /// Load these files again and make the project so.
     Up(Box<UpRequest>),
+    /// Make a one-off's container or guest, its dependencies up. Whoever attaches to it starts it.
+    Run(Box<RunRequest>),
     /// Stop and remove everything; the supervisor ends afterwards.
     Down(DownRequest),
+    /// Tell what instances use; answered by [`Reply::Usage`].
+    Usage,
     /// Stop services, in reverse dependency order; empty means all.
     Stop {
         /// Which.
@@ -144,6 +152,12 @@ pub struct LoadRequest {
     /// `--all-resources`.
     #[serde(default)]
     pub all_resources: bool,
+    /// Services that are wanted although no profile enables them.
+    #[serde(default)]
+    pub enable: Vec<String>,
+    /// A last document, merged over all files: what the command line says of services.
+    #[serde(default)]
+    pub overlay: Option<String>,
     /// The command's environment.
     pub environment: BTreeMap<String, String>,
 }
@@ -187,6 +201,23 @@ pub struct UpOptions {
     pub reload: bool,
     /// `--allow-egress SERVICE=TARGET`.
     pub allow_egress: Vec<(String, String)>,
+}
+
+/// `run`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRequest {
+    /// What to load, and how to bring the dependencies up.
+    pub up: UpRequest,
+    /// Whose one-off.
+    pub service: ServiceName,
+    /// Name of its container.
+    pub container: String,
+    /// What tells it from others of its service: 64 hex digits.
+    pub slug: String,
+    /// It has the service's names on its networks, too.
+    pub use_aliases: bool,
+    /// It is started as any instance is; otherwise whoever attaches to it does that.
+    pub start: bool,
 }
 
 /// `down`.

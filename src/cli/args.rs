@@ -1,8 +1,12 @@
 //! The command line as it is typed, in docker compose's words (conformance/cli.md). The only file that names clap.
 
+mod running;
+
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+pub use running::{Cp, Exec, Run, Stats, Top};
 
 use crate::compose::print::List;
 
@@ -112,6 +116,16 @@ pub enum Command {
     Scale(Scale),
     /// Watch files, and rebuild, reload or refresh services when they change
     Watch(Watch),
+    /// Run something once: in a service's place, or one Wasm image or file without a compose file
+    Run(Box<Run>),
+    /// Run something beside a running service
+    Exec(Exec),
+    /// Copy files into and out of services
+    Cp(Cp),
+    /// Show what services use, live
+    Stats(Stats),
+    /// Show processes and guests
+    Top(Top),
     /// Check and print the project as it is understood
     Config(Config),
     /// Live view of the services

@@ -18,7 +18,7 @@ use super::paths::ProjectPaths;
 use super::prepare::{self, Wanted};
 use super::resolve::{DryRun, Progress, Step};
 use super::settings::Settings;
-use super::{load, output};
+use super::{errand, load, output};
 use crate::control::lock::Lock;
 use crate::control::server;
 use crate::engine::Engine as _;
@@ -27,7 +27,7 @@ use crate::event::Event;
 use crate::model::{Project, ProjectName, ServiceName};
 use crate::plan::unit::Plan;
 use crate::plan::{self, DownOptions};
-use crate::session::{Attach, Command, DownRequest, LogInterest, Reply, Request, Session, UpRequest};
+use crate::session::{Attach, Command, DownRequest, LogInterest, Reply, Request, RunRequest, Session, UpRequest};
 use crate::supervisor::signals::Signals;
 use crate::supervisor::{self, Goal, Lifetime, Order, Setup, Verb};
 
@@ -84,12 +84,18 @@ impl Host {
         #[expect(clippy::disallowed_methods, reason = "the host owns the loop and joins it in `ended`")]
         let drive = tokio::spawn(supervisor::run(engines.clone(), setup, taken));
         let (mut tasks, mut doors) = (JoinSet::new(), JoinSet::new());
+        let mut errands_of = None;
         if let Some(listener) = listener {
             let (attaches, attached) = mpsc::channel(16);
-            doors.spawn(server::serve(listener, attaches, requests.clone()));
+            let (opened, errands) = mpsc::channel(16);
+            doors.spawn(server::serve(listener, attaches, requests.clone(), opened));
+            errands_of = Some(errands);
             doors.spawn(pass_on(attached, orders.clone()));
         }
         let road = Road { engines, orders, project: project.clone(), paths: paths.clone() };
+        if let Some(errands) = errands_of {
+            tasks.spawn(errand::serve(road.clone(), errands));
+        }
         tasks.spawn(Router::new(road.clone()).run(wishes));
         Ok(Self { road, requests, drive, tasks, doors, socket, _lock: lock })
     }
@@ -190,16 +196,19 @@ struct Router {
     preparing: JoinSet<()>,
     /// Held by the one that is worked on.
     turn: Arc<Mutex<()>>,
+    /// Looks at what is used: they change nothing, and wait for engines.
+    looks: JoinSet<()>,
 }
 
 impl Router {
     fn new(road: Road) -> Self {
-        Self { road, preparing: JoinSet::new(), turn: Arc::default() }
+        Self { road, preparing: JoinSet::new(), turn: Arc::default(), looks: JoinSet::new() }
     }
 
     async fn run(mut self, mut wishes: mpsc::Receiver<Request>) {
         while let Some(Request { command, reply }) = wishes.recv().await {
             while self.preparing.try_join_next().is_some() {}
+            while self.looks.try_join_next().is_some() {}
             match command {
                 Command::Up(up) => {
                     // A new module takes nothing over: whoever else wants something gets it first.
@@ -208,6 +217,16 @@ impl Router {
                     }
                     let road = self.road.clone();
                     self.prepare(async move { road.up(*up).await }, reply);
+                }
+                Command::Run(run) => {
+                    let road = self.road.clone();
+                    self.prepare(async move { road.run(*run).await }, reply);
+                }
+                Command::Usage => {
+                    let road = self.road.clone();
+                    self.looks.spawn(async move {
+                        let _ = reply.send(road.usage().await);
+                    });
                 }
                 Command::Down(down) => {
                     self.preparing.abort_all();
@@ -251,6 +270,11 @@ pub struct Road {
 }
 
 impl Road {
+    /// The engines.
+    pub fn engines(&self) -> &Arc<Engines> {
+        &self.engines
+    }
+
     /// A whole `up`: load, resolve, plan, carry out.
     async fn up(&self, up: UpRequest) -> Reply {
         let reloaded = if up.options.reload { up.options.services.clone() } else { Vec::new() };
@@ -299,6 +323,52 @@ impl Road {
             self.take_down(&DownRequest::default(), Some(&wanted.project)).await?;
         }
         Ok(reply)
+    }
+
+    /// A whole `run`, up to what attaching starts.
+    async fn run(&self, run: RunRequest) -> Reply {
+        let outcome = match self.resolve(run.up.clone()).await {
+            Ok(wanted) => self.carry_out_run(&wanted, &run).await,
+            Err(failure) => Err(failure),
+        };
+        match outcome {
+            Ok(reply) => reply,
+            Err(failure) => {
+                self.end_if_empty().await;
+                Reply::Refused(output::text(&failure))
+            }
+        }
+    }
+
+    /// Plans a one-off from what is there now, and has it made.
+    pub async fn carry_out_run(&self, wanted: &Wanted, run: &RunRequest) -> Result<Reply, Failure> {
+        let one_off = plan::OneOff {
+            service: run.service.clone(),
+            container: run.container.clone(),
+            slug: run.slug.clone(),
+            use_aliases: run.use_aliases,
+            start: run.start,
+        };
+        self.hold().await?;
+        let prepared = match wanted.plan_run(&self.engines, &one_off).await {
+            Ok(prepared) => prepared,
+            Err(failure) => {
+                let _ = self.orders.send(Order::Release).await;
+                return Err(failure);
+            }
+        };
+        if self.engines.is_connected() {
+            self.paths.note_engine();
+        }
+        self.adopt(prepared.plan, Goal::Up).await
+    }
+
+    /// What instances use now.
+    async fn usage(&self) -> Reply {
+        match self.engines.usage(&self.project).await {
+            Ok(usage) => Reply::Usage(usage),
+            Err(error) => Reply::Refused(output::text(&error.into())),
+        }
     }
 
     async fn down(&self, down: DownRequest) -> Reply {
@@ -386,7 +456,7 @@ impl Road {
     }
 
     /// A supervisor that holds nothing after a failed `up` has no reason to stay.
-    async fn end_if_empty(&self) {
+    pub async fn end_if_empty(&self) {
         let session = self.session(LogInterest::default()).await;
         if session.is_ok_and(|session| session.snapshot.instances.is_empty()) {
             let _ = self.adopt(Plan::default(), Goal::Down(Vec::new())).await;

@@ -79,6 +79,8 @@ pub fn options(request: &LoadRequest) -> Options {
         env_files: request.env_files.clone(),
         compatibility: request.compatibility,
         all_resources: request.all_resources,
+        enable: request.enable.clone(),
+        overlay: request.overlay.clone(),
         environment: request.environment.clone(),
         ..Options::default()
     }

@@ -5,9 +5,13 @@
 
 pub mod args;
 pub mod config;
+pub mod container;
+pub mod cp;
 pub mod detach;
 pub mod digests;
 pub mod down;
+pub mod errand;
+pub mod exec;
 pub mod host;
 pub mod known;
 pub mod load;
@@ -17,16 +21,22 @@ pub mod orders;
 pub mod outcome;
 pub mod output;
 pub mod paths;
+pub mod pick;
 pub mod prepare;
 pub mod ps;
 pub mod registry;
 pub mod remote;
 pub mod resolve;
+pub mod run;
 pub mod scale;
 pub mod screen;
 pub mod settings;
+pub mod stats;
+pub mod streams;
 pub mod system;
 pub mod target;
+pub mod terminal;
+pub mod top;
 pub mod ui;
 pub mod up;
 pub mod version;
@@ -106,6 +116,11 @@ fn run(root: args::Root, command: Command) -> Outcome {
             Command::Restart(args) => orders::restart(settings, args).await,
             Command::Scale(args) => scale::scale(settings, args).await,
             Command::Watch(args) => watch::watch(settings, args).await,
+            Command::Run(args) => run::run(settings, *args).await,
+            Command::Cp(args) => cp::cp(settings, args).await,
+            Command::Stats(args) => stats::stats(settings, args).await,
+            Command::Top(args) => top::top(settings, args).await,
+            Command::Exec(args) => exec::exec(settings, args).await,
             Command::Ui(args) => ui::ui(settings, args).await,
             Command::Supervise => host::supervise(settings).await,
             Command::Config(_) | Command::System(_) | Command::Version(_) => unreachable!("handled without a runtime"),

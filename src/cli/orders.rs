@@ -62,7 +62,12 @@ async fn know(host: &Host, target: &Target, paths: &ProjectPaths, command: &Comm
     })?;
     let stopped = match command {
         Command::Start { services } | Command::Restart { services, .. } => Stopped::Started(services.clone()),
-        Command::Up(_) | Command::Down(_) | Command::Stop { .. } | Command::Kill { .. } => Stopped::Left,
+        Command::Up(_)
+        | Command::Run(_)
+        | Command::Down(_)
+        | Command::Usage
+        | Command::Stop { .. }
+        | Command::Kill { .. } => Stopped::Left,
     };
     let known = road.know(project, &stopped).await?;
     let starts = stopped != Stopped::Left;

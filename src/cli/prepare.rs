@@ -74,6 +74,13 @@ impl Wanted {
         Ok(Prepared { observed, plan })
     }
 
+    /// The same towards a one-off.
+    pub async fn plan_run(&self, engines: &Engines, one_off: &plan::OneOff) -> Result<Prepared, Failure> {
+        let observed = self.observe(engines).await?;
+        let plan = plan::run(&self.project, &self.resolution, &observed, &plan_options(&self.up), one_off);
+        Ok(Prepared { observed, plan })
+    }
+
     /// What exists now. The Docker engine is connected when anything of what is brought up lives there.
     async fn observe(&self, engines: &Engines) -> Result<Observed, Failure> {
         let wiring = wiring::place(&self.project, &self.resolution);

@@ -47,6 +47,8 @@ pub fn conclude(console: &mut Console<'_>, reply: Reply) -> Outcome {
             console.settle(&failures, Timestamp::now())?;
             if failures.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Failure::Told(1)) }
         }
+        // Nobody who asks for it is answered here.
+        Reply::Usage(_) => Ok(ExitCode::SUCCESS),
         Reply::Refused(text) => {
             console.settle(&[], Timestamp::now())?;
             output::complain(&text);

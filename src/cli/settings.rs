@@ -85,6 +85,8 @@ impl Settings {
                 env_files: root.env_files,
                 compatibility: root.compatibility,
                 all_resources: root.all_resources,
+                enable: Vec::new(),
+                overlay: None,
                 environment,
             },
             ansi,

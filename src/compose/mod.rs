@@ -77,6 +77,8 @@ pub struct Options {
     pub compatibility: bool,
     /// `--all-resources`.
     pub all_resources: bool,
+    /// A last document, merged over all files: what a command line says of services. It is none of the project's files.
+    pub overlay: Option<String>,
 }
 
 /// Stages of loading that `config` can switch off.
@@ -172,7 +174,11 @@ fn run(loader: &mut Loader<'_>, options: &Options) -> Option<(Project, Environme
     let files = loader.open_all(&located)?;
     let name = loader.project_name(&files, &mut located, options)?;
     let directory = located.directory.clone();
-    let mut root = loader.model(&files, &directory, &located.environment, &[])?;
+    let mut layers = files.clone();
+    if let Some(overlay) = &options.overlay {
+        layers.push((directory.join("-"), loader.sources.add("<command line>", overlay.clone())));
+    }
+    let mut root = loader.model(&layers, &directory, &located.environment, &[])?;
     if !options.without.normalization {
         resolve::normalize(&mut root, &name, &located.environment);
     }

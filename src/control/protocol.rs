@@ -2,15 +2,23 @@
 //!
 //! The law of the first frames: the client says [`FromClient::Hello`], the server answers [`FromServer::Hello`] or
 //! [`FromServer::Refused`]; then comes the snapshot, and only then everything else.
+//!
+//! A connection whose first frame is [`FromClient::Errand`] carries an errand's streams instead, in frames of their own:
+//! [`Upstream`] and [`Downstream`]. Input may run ahead of its reader by [`WINDOW`] bytes and no more, so that the server
+//! always reads on and a signal is never stuck behind input; output waits in the socket, which carries nothing else.
 
 use std::io;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::event::Snapshot;
-use crate::session::{Command, LogInterest, LogLine, Reply, Update};
+use crate::session::stream::{Ending, Errand};
+use crate::session::{Command, LogInterest, LogLine, LogStream, Reply, Update};
 
 /// Version of the frames. Adding a field is free; changing one adds one here.
 pub const VERSION: u32 = 1;
@@ -32,6 +40,13 @@ pub enum FromClient {
         /// Log lines it wants.
         #[serde(default)]
         logs: LogInterest,
+    },
+    /// The first frame of a connection for an errand.
+    Errand {
+        /// [`VERSION`] of the client.
+        version: u32,
+        /// What is to be done.
+        errand: Errand,
     },
     /// A wish.
     Request {
@@ -70,6 +85,58 @@ pub enum FromServer {
     },
     /// The supervisor ended as it was meant to. The connection ends.
     Ended,
+}
+
+/// Bytes of input that may be sent before any of it was taken.
+pub const WINDOW: usize = 256 * 1024;
+
+/// Longest piece of input or output in one frame.
+pub const PIECE: usize = 32 * 1024;
+
+/// What a client says on an errand's connection, after the first frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Upstream {
+    /// Some input, within the window.
+    Input(Piece),
+    /// There is no more input.
+    InputEnded,
+    /// A signal, by name.
+    Signal(String),
+}
+
+/// What a server says on an errand's connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Downstream {
+    /// Some output.
+    Output {
+        /// Which.
+        stream: LogStream,
+        /// The bytes.
+        bytes: Piece,
+    },
+    /// So many bytes of input were taken: as many more may be sent.
+    Taken(usize),
+    /// It is over. The connection ends.
+    Ended(Ending),
+}
+
+/// Bytes, as base64 in JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece(pub Bytes);
+
+impl Serialize for Piece {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Piece {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        STANDARD.decode(text).map(|bytes| Self(bytes.into())).map_err(serde::de::Error::custom)
+    }
 }
 
 /// A frame as it is sent; one that would be too long is [`io::ErrorKind::InvalidData`].

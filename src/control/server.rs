@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::protocol::{self, Frames, FromClient, FromServer, VERSION};
+use crate::session::stream::Open;
 use crate::session::{Attach, LogInterest, Reply, Request, Session};
 
 /// Connections at a time; further ones wait in the socket's backlog.
@@ -30,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A request that was handed on, and where its outcome will come from.
-type Open = (u64, oneshot::Receiver<Reply>);
+type Opened = (u64, oneshot::Receiver<Reply>);
 
 /// Listens at `path`, in place of a socket that a dead supervisor left. Only the owner can connect.
 /// Whoever calls this holds the project's lock, and the folder is private.
@@ -46,13 +47,18 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves sessions until nobody takes `attaches` any more, then lets the clients read the end.
-pub async fn serve(listener: UnixListener, attaches: mpsc::Sender<Attach>, requests: mpsc::Sender<Request>) {
+pub async fn serve(
+    listener: UnixListener,
+    attaches: mpsc::Sender<Attach>,
+    requests: mpsc::Sender<Request>,
+    errands: mpsc::Sender<Open>,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, attaches.clone(), requests.clone()));
+                    connections.spawn(converse(stream, attaches.clone(), requests.clone(), errands.clone()));
                 }
                 // Out of descriptors, most likely: others may end meanwhile.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -71,6 +77,7 @@ async fn converse(
     stream: UnixStream,
     attaches: mpsc::Sender<Attach>,
     requests: mpsc::Sender<Request>,
+    errands: mpsc::Sender<Open>,
 ) -> io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
     let peer = stream.peer_cred()?.uid();
@@ -81,7 +88,12 @@ async fn converse(
     let (mut frames, mut writer) = (Frames::new(BufReader::new(reader)), BufWriter::new(writer));
     let logs = match tokio::time::timeout(PATIENCE, frames.next()).await?? {
         Some(FromClient::Hello { version: VERSION, logs }) => logs,
-        Some(FromClient::Hello { version, .. }) => {
+        Some(FromClient::Errand { version: VERSION, errand }) => {
+            // The errand's own end tells when the supervisor is gone; nothing here may keep it from ending.
+            drop((attaches, requests));
+            return super::stream::serve(frames, writer, errand, errands).await;
+        }
+        Some(FromClient::Hello { version, .. } | FromClient::Errand { version, .. }) => {
             let text = format!(
                 "it speaks version {VERSION} of the protocol, this program version {version}: take the project down with \
                  the program that started it, then up with this one"
@@ -121,7 +133,7 @@ async fn refuse(writer: &mut (impl AsyncWrite + Unpin), text: String) -> io::Res
 async fn take_requests(
     mut frames: Frames<BufReader<OwnedReadHalf>>,
     requests: mpsc::Sender<Request>,
-    open: mpsc::Sender<Open>,
+    open: mpsc::Sender<Opened>,
 ) -> io::Result<()> {
     while let Some(frame) = frames.next().await? {
         let FromClient::Request { number, command } = frame else {
@@ -142,7 +154,7 @@ async fn tell(
     writer: &mut (impl AsyncWrite + Unpin),
     mut updates: mpsc::Receiver<crate::session::Update>,
     mut logs: mpsc::Receiver<crate::session::LogLine>,
-    mut opened: mpsc::Receiver<Open>,
+    mut opened: mpsc::Receiver<Opened>,
 ) -> io::Result<()> {
     let mut replies = FuturesUnordered::new();
     let (mut lives, mut logs_live, mut lines_in_a_row) = (true, true, 0);
@@ -199,6 +211,6 @@ async fn tell(
 }
 
 /// The reply to a request, once there is one.
-async fn outcome((number, reply): Open) -> FromServer {
+async fn outcome((number, reply): Opened) -> FromServer {
     FromServer::Reply { number, reply: reply.await.ok() }
 }

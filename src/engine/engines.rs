@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::OnceCell;
 
 use super::docker::Docker;
 use super::wasm::{Folders, Wasm};
 use super::{Engine, Handle, Outlet, Result};
-use crate::model::{Project, ProjectName};
+use crate::model::{Project, ProjectName, Usage};
 use crate::net::directory::Directory;
 use crate::net::stack::Fabric;
 use crate::plan::observed::{Existing, ExistingKind, Observed, RunState};
@@ -17,6 +18,9 @@ use crate::plan::unit::{InstanceSpec, Step};
 
 /// The label that tells what an instance was made from.
 const IMAGE: &str = "com.docker.compose.image";
+
+/// Containers whose figures are asked for at a time.
+const LOOKS: usize = 16;
 
 /// The engines of one supervisor.
 pub struct Engines {
@@ -54,6 +58,24 @@ impl Engines {
             self.add(&mut observed, docker.observe_with(&project.name, &networks, &volumes).await?);
         }
         Ok(observed)
+    }
+
+    /// What the running instances of a project use now, of both kinds, by container name.
+    pub async fn usage(&self, project: &ProjectName) -> Result<Vec<Usage>> {
+        let mut all = self.wasm.usage(project);
+        if let Some(docker) = self.docker.get() {
+            let observed = docker.observe(project).await?;
+            let mut running = observed.instances;
+            running.retain(|one| one.kind == ExistingKind::Container && one.state == RunState::Running);
+            let look = |existing: Existing| {
+                let docker = docker.clone();
+                async move { docker.usage(&existing).await }
+            };
+            let looks = stream::iter(running.into_iter().map(look)).buffer_unordered(LOOKS);
+            all.extend(looks.try_collect::<Vec<_>>().await?.into_iter().flatten());
+        }
+        all.sort_by(|one, other| one.container.cmp(&other.container));
+        Ok(all)
     }
 
     /// The Wasm engine.

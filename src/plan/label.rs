@@ -19,6 +19,8 @@ pub const SERVICE: &str = "com.docker.compose.service";
 pub const NUMBER: &str = "com.docker.compose.container-number";
 /// `True` on containers of `run`.
 pub const ONE_OFF: &str = "com.docker.compose.oneoff";
+/// What tells a container of `run` from others of its service.
+pub const SLUG: &str = "com.docker.compose.slug";
 /// Image id a container was created from.
 pub const IMAGE: &str = "com.docker.compose.image";
 /// Dependencies, for stopping without the files.

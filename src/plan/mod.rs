@@ -1,6 +1,6 @@
 //! Project + Observed → Plan. Pure and total: the same inputs give the same text, nothing is asked of an engine.
 //!
-//! [`plan`] is the way towards a project, [`down()`] the way towards nothing. Planning cannot fail: cycles and dangling names
+//! [`plan`] is the way towards a project, [`run`] towards a one-off in it, [`down()`] towards nothing. Planning cannot fail: cycles and dangling names
 //! were diagnostics before, and what only an engine can tell (an external network that is not there) fails as a step.
 //!
 //! The law both keep: units stand in an order that respects their edges, and planning again once a plan was carried out
@@ -10,6 +10,7 @@ pub mod digest;
 mod down;
 pub mod label;
 pub mod observed;
+mod once;
 mod replicas;
 mod resources;
 pub mod select;
@@ -28,6 +29,7 @@ use self::unit::{Action, Cause, Edge, EdgeCondition, Plan, Unit, UnitId, Work};
 use crate::model::{Condition, NetworkMode, Project, Service, ServiceName};
 pub use crate::net::wiring::Resolution;
 pub use down::{DownOptions, Target, down};
+pub use once::{OneOff, run};
 pub use select::Dependencies;
 
 /// What is asked of a plan towards a project.

@@ -187,6 +187,11 @@ pub struct InstanceSpec {
 }
 
 impl InstanceSpec {
+    /// Whether it is one of `run`.
+    pub fn is_one_off(&self) -> bool {
+        self.labels.get(super::label::ONE_OFF).is_some_and(|flag| flag == "True")
+    }
+
     /// The networks its container joins: all but those in process.
     pub fn engine_networks(&self) -> impl Iterator<Item = &NetworkJoin> {
         self.networks.iter().filter(|join| !join.in_process)

@@ -387,14 +387,17 @@ impl Drive {
 }
 
 impl Command {
-    /// The wish a view sent; `Up` and `Down` come back, since they need files and a plan.
+    /// The wish a view sent; what needs files, a plan or an engine comes back.
     pub fn of(command: session::Command) -> Result<Self, session::Command> {
         let (verb, services) = match command {
             session::Command::Stop { services, timeout } => (Verb::Stop { timeout }, services),
             session::Command::Start { services } => (Verb::Start, services),
             session::Command::Restart { services, timeout } => (Verb::Restart { timeout }, services),
             session::Command::Kill { services, signal } => (Verb::Kill { signal }, services),
-            other @ (session::Command::Up(_) | session::Command::Down(_)) => return Err(other),
+            other @ (session::Command::Up(_)
+            | session::Command::Run(_)
+            | session::Command::Down(_)
+            | session::Command::Usage) => return Err(other),
         };
         Ok(Self { verb, services })
     }

@@ -21,6 +21,7 @@ pub mod table;
 pub mod text;
 pub mod tty;
 pub mod tui;
+pub mod usage;
 
 use std::fmt;
 use std::io::Write;

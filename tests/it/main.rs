@@ -8,6 +8,7 @@ mod change;
 mod cli;
 mod corpus;
 mod edge;
+mod hands;
 mod https;
 mod layers;
 mod lifecycle;

@@ -161,6 +161,8 @@ impl Acts {
         let lines: Vec<String> = match reply {
             Reply::Settled { failures } => failures.into_iter().map(|failure| failure.message).collect(),
             Reply::Refused(text) => vec![text.trim_end().to_owned()],
+            // Nobody who asks for it is answered here.
+            Reply::Usage(_) => Vec::new(),
         };
         if lines.is_empty() {
             return true;

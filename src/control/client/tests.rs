@@ -8,9 +8,12 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::control::protocol::WINDOW;
 use crate::control::server::{listen, serve};
+use crate::control::stream;
 use crate::event::{Event, Failure, Phase, Stamped};
 use crate::model::InstanceName;
+use crate::session::stream::{Ending, Errand, Open, Said};
 use crate::session::{Attach, Command, LogMode, LogStream};
 
 /// A served socket; `attach` is the supervisor's end.
@@ -18,6 +21,7 @@ struct Served {
     folder: TempDir,
     attach: mpsc::Receiver<Attach>,
     commands: mpsc::Receiver<Request>,
+    opened: mpsc::Receiver<Open>,
     tasks: JoinSet<()>,
 }
 
@@ -35,8 +39,9 @@ impl Served {
         let (sender, attach) = mpsc::channel(1);
         let (requests, commands) = mpsc::channel(4);
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, sender, requests));
-        Self { folder, attach, commands, tasks }
+        let (errands, opened) = mpsc::channel(4);
+        tasks.spawn(serve(listener, sender, requests, errands));
+        Self { folder, attach, commands, opened, tasks }
     }
 
     fn path(&self) -> PathBuf {
@@ -262,7 +267,8 @@ async fn no_supervisor_a_dead_one_and_a_foreign_one_are_told_apart() {
     let (attach, attached) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
     let (requests, _commands) = mpsc::channel(1);
-    tasks.spawn(serve(listener, attach, requests));
+    let (errands, _opened) = mpsc::channel(1);
+    tasks.spawn(serve(listener, attach, requests, errands));
     let mut stream = UnixStream::connect(&path).await.unwrap();
     protocol::send(&mut stream, &FromClient::Hello { version: 99, logs: LogInterest::default() }).await.unwrap();
     let answer = Frames::new(BufReader::new(&mut stream)).next::<FromServer>().await.unwrap();
@@ -277,4 +283,67 @@ async fn no_supervisor_a_dead_one_and_a_foreign_one_are_told_apart() {
     drop(attached);
     tasks.join_next().await.unwrap().unwrap();
     assert!(matches!(connect(&path, LogInterest::default()).await, Ok(None)));
+}
+
+impl Served {
+    /// An errand, from both sides.
+    async fn errand(&mut self) -> (stream_ends::Ends, Open) {
+        let instance = InstanceName::new("a".into(), 1);
+        let errand = Errand::CopyIn { instance, path: "/x".into() };
+        let ends = stream::open(&self.path(), errand.clone()).await.unwrap().unwrap();
+        let open = self.opened.recv().await.unwrap();
+        assert_eq!(open.errand, errand);
+        (ends, open)
+    }
+}
+
+use crate::session::stream as stream_ends;
+
+#[tokio::test]
+async fn an_errand_carries_bytes_both_ways_beyond_its_window_and_then_its_end() {
+    let mut served = Served::new();
+    let (ends, open) = served.errand().await;
+    let Open { mut input, said, .. } = open;
+    let echo = async {
+        while let Some(bytes) = input.recv().await {
+            said.send(Said::Output(LogStream::Stderr, bytes)).await.unwrap();
+        }
+        said.send(Said::Ended(Ending::Exited(3))).await.unwrap();
+    };
+    let sent: Vec<u8> = (0..WINDOW * 3).map(|at| at as u8).collect();
+    let stream_ends::Ends { input, signals: _open, said: mut heard } = ends;
+    let send = async {
+        for piece in sent.chunks(10_000) {
+            input.send(bytes::Bytes::copy_from_slice(piece)).await.unwrap();
+        }
+        drop(input);
+    };
+    let hear = async {
+        let mut got = Vec::new();
+        loop {
+            match heard.recv().await.unwrap() {
+                Said::Output(stream, bytes) => {
+                    assert_eq!(stream, LogStream::Stderr);
+                    got.extend_from_slice(&bytes);
+                }
+                Said::Ended(ending) => break (got, ending),
+            }
+        }
+    };
+    let ((), (), (got, ending)) = tokio::join!(echo, send, hear);
+    assert!(got == sent, "{} bytes of {}", got.len(), sent.len());
+    assert_eq!(ending, Ending::Exited(3));
+}
+
+#[tokio::test]
+async fn a_signal_is_not_stuck_behind_input_that_nobody_reads_and_hanging_up_is_seen() {
+    let mut served = Served::new();
+    let (ends, mut open) = served.errand().await;
+    // More than all that may be under way.
+    let piece = bytes::Bytes::from(vec![0; 64 * 1024]);
+    while tokio::time::timeout(Duration::from_millis(200), ends.input.send(piece.clone())).await.is_ok() {}
+    ends.signals.send("SIGINT".into()).await.unwrap();
+    assert_eq!(open.signals.recv().await.as_deref(), Some("SIGINT"));
+    drop(ends);
+    assert_eq!(open.signals.recv().await, None);
 }

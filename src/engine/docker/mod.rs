@@ -5,6 +5,8 @@
 //! Nothing here decides order, retries or restarts.
 
 mod agent;
+mod archive;
+mod attached;
 mod build;
 mod connect;
 mod container;
@@ -18,6 +20,7 @@ mod observe;
 mod presence;
 mod request;
 mod run;
+mod stats;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -31,11 +34,14 @@ use async_trait::async_trait;
 use bollard::Docker as Client;
 use tokio::sync::OnceCell;
 
+pub use self::archive::Found;
+pub use self::attached::{Attached, Program};
 use self::connect::Reach;
 use self::events::Events;
 pub use self::logs::Wanted;
 use self::presence::Presences;
 use self::request::Api;
+pub use self::stats::Processes;
 use super::{Engine, Handle, Outlet, Result, Started};
 use crate::model::{Build, ImageConfig, ProjectName};
 use crate::net::directory::Directory;

@@ -156,12 +156,14 @@ pub struct Written {
     stream: Stream,
     /// What is left of the last permit.
     permit: usize,
+    /// Until there is room again.
+    waiting: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
 impl Written {
     /// What is written to it goes into `pipe`.
     pub fn new(pipe: Pipe, stream: Stream) -> Self {
-        Self { pipe, stream, permit: 0 }
+        Self { pipe, stream, permit: 0, waiting: None }
     }
 }
 
@@ -192,11 +194,19 @@ impl OutputStream for Written {
     }
 }
 
-/// Only what Wasmtime does not ask for through [`OutputStream`] comes this way; it does not wait for room.
+/// How guests of WASI 0.3 write.
 impl AsyncWrite for Written {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.pipe.push(self.stream, Bytes::copy_from_slice(bytes));
-        Poll::Ready(Ok(bytes.len()))
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        while !this.pipe.has_room() {
+            let pipe = this.pipe.clone();
+            let waiting = this.waiting.get_or_insert_with(|| Box::pin(async move { pipe.room().await }));
+            std::task::ready!(waiting.as_mut().poll(cx));
+            this.waiting = None;
+        }
+        let length = bytes.len().min(PERMIT);
+        this.pipe.push(this.stream, Bytes::copy_from_slice(&bytes[..length]));
+        Poll::Ready(Ok(length))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

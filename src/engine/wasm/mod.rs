@@ -8,6 +8,7 @@ pub mod attached;
 pub mod cache;
 mod command;
 mod compile;
+mod copy;
 mod cpu;
 pub mod exec;
 mod files;
@@ -26,6 +27,7 @@ mod reuse;
 mod serve;
 mod sockets;
 mod spec;
+mod steer;
 mod stop;
 mod streams;
 mod tcp;
@@ -58,11 +60,12 @@ use self::limits::{Budget, Limits};
 use self::meter::Meter;
 use self::output::Output;
 use self::reload::Reloader;
+pub use self::steer::deadly_signal;
 use self::threads::Threads;
 use self::turns::Turns;
 use super::docker::Docker;
 use super::{Engine, EngineError, ErrorKind, Handle, Outlet, Report, Result, Started};
-use crate::model::{InstanceName, Module, ProjectName, Resolved, ServiceName, Usage};
+use crate::model::{InstanceName, Module, ProjectName, Resolved, ServiceName};
 use crate::net::agent::{Agent, Rendezvous};
 use crate::net::stack::{BoundPort, Conn, Fabric, Families, NetError, PublishError, StackNetwork, StackSpec};
 use crate::net::wiring::Place;
@@ -126,17 +129,6 @@ impl Wasm {
         }
     }
 
-    /// Memory that a running guest uses now, in bytes.
-    pub fn memory(&self, instance: &InstanceName) -> Option<u64> {
-        self.lock().get(instance).and_then(Instance::running).map(|running| running.grants.memory.used())
-    }
-
-    /// What the running guests of a project use now.
-    pub fn usage(&self, project: &ProjectName) -> Vec<Usage> {
-        let instances = self.lock();
-        instances.values().filter(|instance| instance.spec.project == *project).filter_map(Instance::usage).collect()
-    }
-
     /// As what a guest of this process runs in the place of this container, if one does. The container's labels tell as
     /// what it began.
     pub fn held(&self, container: &str) -> Option<Arc<InstanceSpec>> {
@@ -152,34 +144,6 @@ impl Wasm {
                 running.reloader.output.line(super::Stream::Stderr, format!("wcompose: {line}"));
             }
         }
-    }
-
-    /// What was created under this container's name.
-    pub fn created(&self, container: &str) -> Option<Arc<InstanceSpec>> {
-        self.lock().values().find(|instance| instance.spec.container == container).map(|instance| instance.spec.clone())
-    }
-
-    /// Starts what was created, with somebody at its streams instead of the log.
-    pub async fn start_attached(
-        &self,
-        spec: &Arc<InstanceSpec>,
-        outlet: Outlet,
-        ends: Ends,
-    ) -> Result<Box<dyn Handle>> {
-        self.run(spec, outlet, Some(ends)).await
-    }
-
-    /// Removes what was created, and all that is left of it.
-    pub async fn discard(&self, spec: &InstanceSpec) -> Result<()> {
-        self.end(&spec.name, Some(Duration::ZERO)).await?;
-        if spec.place == Place::Agent {
-            let docker = self.docker(spec)?;
-            let observed = docker.observe(&spec.project).await?;
-            if let Some(existing) = observed.instances.iter().find(|existing| existing.name == spec.container) {
-                docker.remove(existing, Some(Duration::ZERO), true).await?;
-            }
-        }
-        self.clear(&spec.container, &spec.name, spec.project.as_str()).await
     }
 
     /// Whether a network of that name is of Wasm services alone and lives in this process.

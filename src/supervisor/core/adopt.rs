@@ -58,6 +58,8 @@ impl Core {
         for unit in units {
             let Work::Step(step) = &unit.work else { continue };
             match step {
+                // Whoever attaches to a one-off starts it, and its end is nobody else's.
+                Step::Create { spec, .. } if spec.is_one_off() => {}
                 Step::Create { spec, .. } => {
                     let entry = self.instances.entry(spec.name.clone());
                     entry.or_insert_with(|| Instance::new(Arc::clone(spec)));

@@ -74,7 +74,14 @@ impl Core {
             }
             let state = match self.gate(&unit.after, &[]) {
                 Gate::Closed(_) => continue,
-                Gate::Broken(problem, _) => StepState::Failed { problem, origin: Origin::Step },
+                // A step told its failure itself; that of a dependency is told by whoever waits for it.
+                Gate::Broken(problem, origin) => {
+                    if origin == Origin::Instance {
+                        let (label, _) = begins(&unit.step);
+                        turn.failed(label, &problem);
+                    }
+                    StepState::Failed { problem, origin }
+                }
                 Gate::Open | Gate::Waived(..) => {
                     let (label, status) = begins(&unit.step);
                     turn.began(label, status);

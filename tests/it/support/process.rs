@@ -70,6 +70,23 @@ impl Running {
         Self { child, stdout, stderr }
     }
 
+    /// Starts it with this on its standard input.
+    pub fn fed(command: &mut Command, input: &str) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stdout = Reader::of(child.stdout.take());
+        let stderr = Reader::of(child.stderr.take());
+        let mut stdin = child.stdin.take().expect("the stream is piped");
+        let input = input.to_owned();
+        // Who reads nothing of it ends all the same.
+        thread::spawn(move || std::io::Write::write_all(&mut stdin, input.as_bytes()));
+        Self { child, stdout, stderr }
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()

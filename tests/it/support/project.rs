@@ -159,6 +159,11 @@ impl Project {
         self.start(arguments).end()
     }
 
+    /// Runs it to its end, with this on its standard input.
+    pub fn feed(&self, arguments: &[&str], input: &str) -> Outcome {
+        Running::fed(&mut self.command(arguments), input).end()
+    }
+
     /// Runs it in the foreground.
     pub fn start(&self, arguments: &[&str]) -> Running {
         Running::start(&mut self.command(arguments))

@@ -115,6 +115,7 @@ pub(super) fn container(spec: &InstanceSpec, context: &Context) -> Result<Contai
     privileges(&mut host, document);
     namespaces(&mut host, document, context);
     name_resolution(&mut host, document);
+    let attended = spec.is_one_off() && service.stdin_open;
     let body = ContainerCreateBody {
         image: Some(image(spec)?.to_owned()),
         hostname: service.hostname.clone(),
@@ -126,7 +127,9 @@ pub(super) fn container(spec: &InstanceSpec, context: &Context) -> Result<Contai
         env: environment(service),
         tty: service.tty.then_some(true),
         open_stdin: service.stdin_open.then_some(true),
-        attach_stdin: Some(false),
+        attach_stdin: Some(attended),
+        // Its input ends with that of whoever attaches to it.
+        stdin_once: attended.then_some(true),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         exposed_ports: exposed_ports(service),
