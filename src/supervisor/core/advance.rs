@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::model::InstanceName;
 use crate::plan::unit::{Action, Edge, EdgeCondition, Step, UnitId};
 use crate::supervisor::gate::{self, Verdict};
-use crate::supervisor::instance::{Instance, Origin, Problem, State, Wish, container_label, spoken};
+use crate::supervisor::instance::{Instance, Next, Origin, Problem, State, Wish, container_label, spoken};
 
 /// What all conditions of a unit say together.
 pub(super) enum Gate {
@@ -308,6 +308,10 @@ impl Instance {
     }
 
     fn begin(&mut self, announce: Option<&'static str>, turn: &mut Turn) {
+        // What it was to become while it ran, it is from its start; an answer about an earlier attempt is not heard.
+        if let Some(Next::Wanted(spec) | Next::Underway(spec)) = self.next.take() {
+            self.respecify(spec);
+        }
         self.attempt.0 += 1;
         self.killed = false;
         self.last_probe = None;
