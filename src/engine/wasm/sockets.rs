@@ -6,7 +6,7 @@
 
 pub mod p3;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -317,9 +317,12 @@ impl wasi::tcp::HostTcpSocket for View<'_> {
     }
 
     fn local_address(&mut self, this: Resource<TcpSocket>) -> SocketResult<IpSocketAddress> {
-        match &self.socket(&this)?.phase {
-            Phase::Bound(bound) | Phase::ListenStarted(bound) | Phase::Listening(bound) => Ok(bound.local().into()),
-            Phase::Connected { local, .. } => Ok((*local).into()),
+        let socket = self.socket(&this)?;
+        match &socket.phase {
+            Phase::Bound(bound) | Phase::ListenStarted(bound) | Phase::Listening(bound) => {
+                Ok(spoken(socket.family, bound.local()).into())
+            }
+            Phase::Connected { local, .. } => Ok(spoken(socket.family, *local).into()),
             Phase::Unbound | Phase::BindStarted(_) | Phase::Connecting(_) | Phase::Closed => {
                 Err(ErrorCode::InvalidState.into())
             }
@@ -327,8 +330,9 @@ impl wasi::tcp::HostTcpSocket for View<'_> {
     }
 
     fn remote_address(&mut self, this: Resource<TcpSocket>) -> SocketResult<IpSocketAddress> {
-        match &self.socket(&this)?.phase {
-            Phase::Connected { peer, .. } => Ok((*peer).into()),
+        let socket = self.socket(&this)?;
+        match &socket.phase {
+            Phase::Connected { peer, .. } => Ok(spoken(socket.family, *peer).into()),
             _ => Err(ErrorCode::InvalidState.into()),
         }
     }
@@ -480,6 +484,18 @@ pub(super) fn fits(family: IpAddressFamily, address: SocketAddr) -> bool {
         IpAddressFamily::Ipv4 => address.is_ipv4(),
         IpAddressFamily::Ipv6 => address.is_ipv6(),
     }
+}
+
+/// An address as a socket of this family speaks it. A listener hears both families (the wildcard of IPv6, a published
+/// port); a guest's libc has no room for the wrong one and aborts. What IPv4 cannot say is left unsaid, but for loopback.
+pub(super) fn spoken(family: IpAddressFamily, address: SocketAddr) -> SocketAddr {
+    let ip = match (family, address.ip()) {
+        (IpAddressFamily::Ipv6, IpAddr::V4(ip)) => ip.to_ipv6_mapped().into(),
+        (IpAddressFamily::Ipv4, IpAddr::V6(ip)) if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+        (IpAddressFamily::Ipv4, IpAddr::V6(_)) => Ipv4Addr::UNSPECIFIED.into(),
+        (IpAddressFamily::Ipv4, ip @ IpAddr::V4(_)) | (IpAddressFamily::Ipv6, ip @ IpAddr::V6(_)) => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 pub(super) fn noop() -> Context<'static> {
