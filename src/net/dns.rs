@@ -175,6 +175,12 @@ impl Question {
         }
     }
 
+    /// The addresses that a foreign answer tells.
+    pub(super) fn addresses(answer: &[u8]) -> Vec<IpAddr> {
+        let answers = Message::from_vec(answer).map(|message| message.answers).unwrap_or_default();
+        answers.iter().filter_map(|record| record.data.ip_addr()).map(|address| address.to_canonical()).collect()
+    }
+
     fn failed(&self) -> Vec<u8> {
         error(self.message.metadata.id, OpCode::Query, ResponseCode::ServFail)
     }
@@ -227,9 +233,11 @@ mod tests {
         let answer = Message::from_vec(&bytes).expect("a message");
         assert_eq!((answer.metadata.id, answer.metadata.message_type), (7, MessageType::Response));
         assert!(answer.metadata.recursion_desired && answer.metadata.recursion_available);
-        assert_eq!(answer.queries[0].name().to_ascii(), "db");
+        assert_eq!(answer.queries[0].name().to_ascii(), "db.");
         let told: Vec<IpAddr> = answer.answers.iter().filter_map(|record| record.data.ip_addr()).collect();
         assert_eq!(told, addresses);
+        assert_eq!(Question::addresses(&bytes), addresses);
+        assert_eq!(Question::addresses(&bytes[..20]), Vec::<IpAddr>::new());
     }
 
     #[test]

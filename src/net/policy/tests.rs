@@ -87,6 +87,12 @@ fn neighbours_and_host_before_internal() {
         (&internal, "198.19.255.254:80", Owner::Host, "refused"),
         (&host, "198.19.255.254:80", Owner::Host, "host"),
         (&host, "93.184.216.34:443", Owner::Outside, "refused"),
+        // Whoever called is answered, but for addresses that only a forger calls from.
+        (&internal, "172.20.0.9:5353", Owner::Caller, "answer"),
+        (&internal, "93.184.216.34:5353", Owner::Caller, "answer"),
+        (&internal, "169.254.169.254:80", Owner::Caller, "refused"),
+        (&internal, "[fe80::1]:80", Owner::Caller, "refused"),
+        (&internal, "127.0.0.1:80", Owner::Caller, "itself"),
     ];
     for (reach, address, owner, expected) in table {
         let decision = decide(reach, &towards(address, owner, &[]));

@@ -304,7 +304,7 @@ fn poll_kernel(
 ) -> Poll<io::Result<(Bytes, SocketAddr)>> {
     loop {
         ready!(socket.poll_recv_ready(cx))?;
-        scratch.resize(LONGEST, 0);
+        scratch.resize(usize::from(u16::MAX), 0);
         match socket.try_recv_from(scratch) {
             Ok((length, from)) => {
                 return Poll::Ready(Ok((Bytes::copy_from_slice(&scratch[..length]), canonical(from))));

@@ -3,8 +3,12 @@
 //! What [`dns::Server::Public`] is asked beyond the project's names goes to the real one where the guest may reach it by
 //! itself; else it is looked up here, as far as the policy lets it.
 
+#[cfg(test)]
+mod tests;
+
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -47,7 +51,11 @@ impl Stack {
         {
             let answer = timeout(PATIENCE, self.forward(allowed, message)).await;
             return Some(match answer {
-                Ok(Ok(answer)) => question.relayed(answer, most),
+                Ok(Ok(answer)) => {
+                    // As for a name that is looked up here: the policy knows its addresses by it.
+                    self.inner.memory.resolved(&question.name.to_ascii_lowercase(), &Question::addresses(&answer));
+                    question.relayed(answer, most)
+                }
                 Ok(Err(_)) | Err(_) => question.answered(&Answer::Failed, most),
             });
         }
@@ -87,10 +95,10 @@ impl Stack {
         let mut resolvers = self.inner.resolvers.lock().unwrap_or_else(PoisonError::into_inner);
         while resolvers.try_join_next().is_some() {}
         if resolvers.len() >= CONNECTIONS {
-            return Err(std::io::ErrorKind::ConnectionRefused.into());
+            return Err(io::ErrorKind::ConnectionRefused.into());
         }
         // Not the stack itself: it ends these tasks when it ends.
-        let inner = std::sync::Arc::downgrade(&self.inner);
+        let inner = Arc::downgrade(&self.inner);
         resolvers.spawn(serve(inner, server, far.io));
         Ok(near)
     }
