@@ -7,6 +7,7 @@ mod bad_input;
 mod change;
 mod cli;
 mod corpus;
+mod datagrams;
 mod edge;
 mod hands;
 mod https;

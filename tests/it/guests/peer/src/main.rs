@@ -3,12 +3,14 @@
 //!
 //!   peer serve PORT        an HTTP server that does what its path says: `/send/db/7000/hello`
 //!   peer echo PORT         a TCP server that sends back what it gets
+//!   peer udp PORT          a UDP server that sends back what it gets, with the sender's address before it
+//!   peer serve6 PORT       `serve` on IPv6; udp6 likewise
 //!   peer check PORT        exit code 0 when `serve` answers on this machine
 //!   peer VERB ARGUMENT…    one deed; its result goes to standard output
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
@@ -29,6 +31,9 @@ fn main() {
     let outcome = match words.as_slice() {
         ["serve", port] => listen(port, serve),
         ["echo", port] => listen(port, echo),
+        ["udp", port] => answer_datagrams("0.0.0.0", port),
+        ["udp6", port] => answer_datagrams("::", port),
+        ["serve6", port] => listen_at("::", port, serve),
         ["check", port] => act(&["get", "127.0.0.1", port, "say", "alive"]),
         deed => act(deed),
     };
@@ -62,6 +67,9 @@ fn act(words: &[&str]) -> io::Result<String> {
             Ok(addresses.join("\n"))
         }
         ["send", host, port, text] => send(host, port, text.as_bytes()),
+        ["ask", host, port, text] => ask(host, port, text),
+        ["dns", server, name, kind] => dns(server, name, kind),
+        ["dns-over-tcp", server, name, kind] => dns_over_tcp(server, name, kind),
         ["get", host, port, path @ ..] => get(host, port, &path.join("/")),
         ["rounds", host, port, count] => rounds(host, port, number(count)? as usize),
         ["read", path] => fs::read_to_string(path),
@@ -184,6 +192,119 @@ fn answer(reader: &mut impl BufRead) -> io::Result<String> {
     if status.contains(" 200 ") { Ok(body) } else { Err(io::Error::other(format!("{}: {body}", status.trim()))) }
 }
 
+/// How often and how long an answer is waited for: a datagram may be lost.
+const PATIENCE: (usize, Duration) = (3, Duration::from_secs(3));
+
+fn answer_datagrams(address: &str, port: &str) -> io::Result<String> {
+    let socket = UdpSocket::bind((address, number(port)? as u16))?;
+    println!("listening on {port}");
+    let mut buffer = [0; 64 * 1024];
+    loop {
+        let (length, from) = socket.recv_from(&mut buffer)?;
+        let text = format!("{} said {}", from.ip().to_canonical(), String::from_utf8_lossy(&buffer[..length]));
+        socket.send_to(text.as_bytes(), from)?;
+    }
+}
+
+/// Sends a datagram and tells what comes back.
+fn ask(host: &str, port: &str, text: &str) -> io::Result<String> {
+    let answer = exchange((host, number(port)? as u16), text.as_bytes())?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// A question to a name server, by datagram: its code, and the addresses it tells.
+fn dns(server: &str, name: &str, kind: &str) -> io::Result<String> {
+    read_answer(&exchange((server, 53), &question(name, kind)?)?)
+}
+
+fn exchange(to: (&str, u16), bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let to = to.to_socket_addrs()?.next().ok_or_else(|| io::Error::other("no address"))?;
+    let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    socket.connect(to)?;
+    socket.set_nonblocking(true)?;
+    let mut buffer = vec![0; 64 * 1024];
+    for _ in 0..PATIENCE.0 {
+        let start = Instant::now();
+        socket.send(bytes)?;
+        while start.elapsed() < PATIENCE.1 {
+            match socket.recv(&mut buffer) {
+                Ok(length) => return Ok(buffer[..length].to_vec()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(5)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"))
+}
+
+/// The same by stream, each part of the answer read once, as old guests do.
+fn dns_over_tcp(server: &str, name: &str, kind: &str) -> io::Result<String> {
+    let question = question(name, kind)?;
+    let mut stream = TcpStream::connect((server, 53))?;
+    stream.write_all(&[&(question.len() as u16).to_be_bytes(), question.as_slice()].concat())?;
+    let mut length = [0; 2];
+    let mut answer = vec![0; 64 * 1024];
+    if stream.read(&mut length)? != 2 {
+        return Err(io::Error::other("half a length"));
+    }
+    let read = stream.read(&mut answer)?;
+    if read != usize::from(u16::from_be_bytes(length)) {
+        return Err(io::Error::other("half an answer"));
+    }
+    read_answer(&answer[..read])
+}
+
+/// RFC 1035, section 4: one question, with recursion wished.
+fn question(name: &str, kind: &str) -> io::Result<Vec<u8>> {
+    let kind = match kind {
+        "A" => 1,
+        "AAAA" => 28,
+        other => number(other)? as u8,
+    };
+    let mut bytes = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        bytes.push(label.len() as u8);
+        bytes.extend(label.as_bytes());
+    }
+    bytes.extend([0, 0, kind, 0, 1]);
+    Ok(bytes)
+}
+
+fn read_answer(bytes: &[u8]) -> io::Result<String> {
+    let fault = || io::Error::other(format!("no answer: {bytes:?}"));
+    if bytes.get(..2) != Some(&[0x12, 0x34]) || bytes.len() < 12 {
+        return Err(fault());
+    }
+    let mut words = vec![format!("code {}", bytes[3] & 15)];
+    // Behind the question: its name, its type and its class.
+    let mut at = behind_name(bytes, 12).ok_or_else(fault)? + 4;
+    for _ in 0..u16::from_be_bytes([bytes[6], bytes[7]]) {
+        // Behind the record's name: type, class, time to live, length.
+        at = behind_name(bytes, at).ok_or_else(fault)?;
+        let head = bytes.get(at..at + 10).ok_or_else(fault)?;
+        let length = usize::from(u16::from_be_bytes([head[8], head[9]]));
+        let data = bytes.get(at + 10..at + 10 + length).ok_or_else(fault)?;
+        if let Ok(v4) = <[u8; 4]>::try_from(data) {
+            words.push(IpAddr::from(v4).to_string());
+        } else if let Ok(v6) = <[u8; 16]>::try_from(data) {
+            words.push(IpAddr::from(v6).to_string());
+        }
+        at += 10 + length;
+    }
+    Ok(words.join(" "))
+}
+
+/// Where a name ends: with an empty label, or with a reference to another.
+fn behind_name(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match *bytes.get(at)? {
+            0 => return Some(at + 1),
+            192.. => return Some(at + 2),
+            length => at += usize::from(length) + 1,
+        }
+    }
+}
+
 /// Median of so many round trips of a small message over one connection, in nanoseconds.
 fn rounds(host: &str, port: &str, count: usize) -> io::Result<String> {
     let mut stream = TcpStream::connect((host, number(port)? as u16))?;
@@ -203,7 +324,11 @@ fn rounds(host: &str, port: &str, count: usize) -> io::Result<String> {
 type Service = fn(TcpStream) -> io::Result<()>;
 
 fn listen(port: &str, service: Service) -> io::Result<String> {
-    let listener = TcpListener::bind(("0.0.0.0", number(port)? as u16))?;
+    listen_at("0.0.0.0", port, service)
+}
+
+fn listen_at(address: &str, port: &str, service: Service) -> io::Result<String> {
+    let listener = TcpListener::bind((address, number(port)? as u16))?;
     println!("listening on {port}");
     for stream in listener.incoming() {
         let stream = stream?;
