@@ -188,7 +188,7 @@ mod tests {
             output: folder.join("app.wasm"),
             working_dir: folder.to_owned(),
             environment: BTreeMap::from([("OWN".to_owned(), "own".to_owned())]),
-            watch: Vec::new(),
+            ..HostBuild::default()
         }
     }
 

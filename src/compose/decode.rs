@@ -126,6 +126,9 @@ pub(super) fn project(parts: Parts<'_>, diagnostics: &mut Diagnostics) -> Projec
     for service in services.values_mut().chain(disabled.values_mut()) {
         fill(&mut service.configs, &configs);
         fill(&mut service.secrets, &secrets);
+        if let Some(build) = &mut service.build {
+            fill(&mut build.secrets, &secrets);
+        }
     }
     strip_resolved(&mut document);
     for service in document.get_mut("services").and_then(Value::as_object_mut).into_iter().flat_map(Object::values_mut)
@@ -492,6 +495,7 @@ impl Decoder<'_> {
         let image = service_node.text_at("image").map(|image| self.image(image));
         let beside = module.clone().or_else(|| image.filter(|image| image.starts_with('/')).map(PathBuf::from));
         let build = value.get("build").map(|build| HostBuild {
+            origin: node.get("build").and_then(|build| build.get("command")).map(|command| command.span),
             command: list_of(build, "command"),
             output: text(build, "output").map(path).or_else(|| beside.clone()).unwrap_or_default(),
             working_dir: text(build, "working_dir").map_or_else(|| self.directory.to_owned(), path),
@@ -543,6 +547,7 @@ fn build(value: &Value) -> Build {
         network: owned(value, "network"),
         no_cache: flag(value, "no_cache"),
         pull: flag(value, "pull"),
+        secrets: grants(value, "secrets", ""),
     }
 }
 

@@ -134,8 +134,12 @@ fn plain(registry: &str) -> String {
     }
 }
 
-/// Standard base64; nothing when it is not.
 fn decode(text: &str) -> Option<String> {
+    String::from_utf8(base64(text)?).ok()
+}
+
+/// Standard base64; nothing when it is not.
+pub fn base64(text: &str) -> Option<Vec<u8>> {
     let (mut bytes, mut buffer, mut bits) = (Vec::new(), 0_u32, 0);
     for byte in text.trim_end_matches('=').bytes() {
         let value = match byte {
@@ -153,7 +157,7 @@ fn decode(text: &str) -> Option<String> {
             bytes.push(u8::try_from((buffer >> bits) & 0xff).ok()?);
         }
     }
-    String::from_utf8(bytes).ok()
+    Some(bytes)
 }
 
 #[cfg(test)]

@@ -173,6 +173,8 @@ pub struct Build {
     pub no_cache: bool,
     /// `pull`.
     pub pull: bool,
+    /// `secrets`; the target of each is its id.
+    pub secrets: Vec<FileGrant>,
 }
 
 /// `pull_policy`.
@@ -292,6 +294,8 @@ pub struct WasmOptions {
 /// `x-wasm.build`: a command of this machine that makes the module.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostBuild {
+    /// Where its command stands in the files: not every file may run something here.
+    pub origin: Option<Span>,
     /// Program and arguments; never empty.
     pub command: Vec<String>,
     /// Absolute path of the module it leaves.

@@ -1,4 +1,5 @@
-//! Building images with the engine's classic builder, which every engine has and which needs no session.
+//! Building images: with the engine's classic builder, which every engine has and which needs no session, or with BuildKit
+//! where the file asks for it or the classic one refuses.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -7,8 +8,10 @@ use bollard::Docker as Client;
 use bollard::models::BuildInfo;
 use bollard::query_parameters::BuildImageOptionsBuilder;
 use futures_util::StreamExt;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::buildkit::{self, Job, Source};
 use super::context::{self, Context};
 use super::error::{failed, wrap};
 use super::{Image, image};
@@ -19,14 +22,78 @@ use crate::model::Build;
 /// Lines of output that an error repeats.
 const LAST_LINES: usize = 12;
 
+/// The engine as a build needs it.
+pub(super) struct Builder<'e> {
+    /// For the classic builder.
+    pub client: &'e Client,
+    /// For BuildKit.
+    pub address: &'e str,
+    /// The version of the API that both are asked by.
+    pub version: String,
+}
+
+/// Which builder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    /// The classic one, as `DOCKER_BUILDKIT=0` says.
+    Classic,
+    /// The classic one; BuildKit where that refuses the Dockerfile.
+    Either,
+    /// BuildKit.
+    BuildKit,
+}
+
 /// Builds and tags.
 pub(super) async fn build(
-    client: &Client,
+    builder: &Builder<'_>,
     build: &Build,
     tag: &str,
     progress: &(dyn Fn(String) + Send + Sync),
 ) -> Result<Image> {
-    let mut outcome = Outcome::default();
+    let wanted = std::env::var("DOCKER_BUILDKIT").ok();
+    let choice = choice(build, wanted.as_deref());
+    if choice == Choice::Classic && !build.secrets.is_empty() {
+        let error = EngineError::new(ErrorKind::Invalid, "build image", tag, "the classic builder knows no `secrets`");
+        return Err(error.hint("unset DOCKER_BUILDKIT: BuildKit is then used where it is needed"));
+    }
+    let mut built = match choice {
+        Choice::Classic | Choice::Either => classic(builder, build, tag, progress).await,
+        Choice::BuildKit => with_buildkit(builder, build, tag, progress).await,
+    };
+    if choice == Choice::Either && built.as_ref().is_err_and(needs_buildkit) {
+        progress("this Dockerfile needs BuildKit: beginning again with it".to_owned());
+        built = with_buildkit(builder, build, tag, progress).await;
+    }
+    built?;
+    for further in &build.tags {
+        add_tag(builder.client, tag, further).await?;
+    }
+    image::inspect(builder.client, tag)
+        .await?
+        .ok_or_else(|| EngineError::new(ErrorKind::Internal, "build image", tag, "the builder ended without an image"))
+}
+
+fn choice(build: &Build, wanted: Option<&str>) -> Choice {
+    match wanted {
+        Some("0" | "false") => return Choice::Classic,
+        Some("1" | "true") => return Choice::BuildKit,
+        _ => {}
+    }
+    let text =
+        if is_remote(&build.context) { None } else { Context::open(build).ok().and_then(|context| context.text()) };
+    // The classic builder takes the lines of a here-document for instructions, and a `syntax` for a comment.
+    let is_new = text.is_some_and(|text| text.contains("<<") || text.trim_start().starts_with("# syntax"));
+    if is_new || !build.secrets.is_empty() { Choice::BuildKit } else { Choice::Either }
+}
+
+async fn classic(
+    builder: &Builder<'_>,
+    build: &Build,
+    tag: &str,
+    progress: &(dyn Fn(String) + Send + Sync),
+) -> Result<()> {
+    let client = builder.client;
+    let mut said = Said::new(progress);
     let auths = tokio::task::spawn_blocking(credentials::all).await.unwrap_or_default();
     let auths: HashMap<_, _> =
         auths.into_iter().map(|(server, credentials)| (server, image::in_engine_words(credentials))).collect();
@@ -35,25 +102,51 @@ pub(super) async fn build(
         let options = options(build, tag, build.dockerfile.as_deref().unwrap_or("Dockerfile"));
         let empty = bollard::body_full(bytes::Bytes::new());
         let answers = client.build_image(options.remote(&build.context).build(), auths, Some(empty));
-        outcome.read(Box::pin(answers), tag, progress).await?;
-    } else {
-        let context = Context::open(build).map_err(|error| context_error(build, error))?;
-        let options = options(build, tag, context.dockerfile()).build();
-        let (chunks, writer) = context::stream(context);
-        let answers = client.build_image(options, auths, Some(bollard::body_try_stream(chunks)));
-        let read = outcome.read(Box::pin(answers), tag, progress).await;
-        // A context that could not be read is the cause of whatever the engine then says.
-        if let Ok(Ok(Err(error))) = timeout(Duration::from_secs(1), writer).await {
-            return Err(context_error(build, error));
-        }
-        read?;
+        return said.read(Box::pin(answers), tag).await;
     }
-    for further in &build.tags {
-        add_tag(client, tag, further).await?;
+    let context = Context::open(build).map_err(|error| context_error(build, error))?;
+    let options = options(build, tag, context.dockerfile()).build();
+    let (chunks, writer) = context::stream(context);
+    let answers = client.build_image(options, auths, Some(bollard::body_try_stream(chunks)));
+    let read = said.read(Box::pin(answers), tag).await;
+    written(build, writer).await?;
+    read
+}
+
+async fn with_buildkit(
+    builder: &Builder<'_>,
+    build: &Build,
+    tag: &str,
+    progress: &(dyn Fn(String) + Send + Sync),
+) -> Result<()> {
+    let mut said = Said::new(progress);
+    let Builder { address, version, .. } = builder;
+    if is_remote(&build.context) {
+        let dockerfile = build.dockerfile.as_deref().unwrap_or("Dockerfile");
+        let source = Source::<futures_util::stream::Empty<_>>::Remote(build.context.clone());
+        return buildkit::build(Job { address, version, build, tag, dockerfile }, source, &mut said).await;
     }
-    image::inspect(client, tag)
-        .await?
-        .ok_or_else(|| EngineError::new(ErrorKind::Internal, "build image", tag, "the builder ended without an image"))
+    let context = Context::open(build).map_err(|error| context_error(build, error))?;
+    let dockerfile = context.dockerfile().to_owned();
+    let (chunks, writer) = context::stream(context);
+    let job = Job { address, version, build, tag, dockerfile: &dockerfile };
+    let built = buildkit::build(job, Source::Tar(chunks), &mut said).await;
+    written(build, writer).await?;
+    built
+}
+
+/// A context that could not be read is the cause of whatever the engine then says.
+async fn written(build: &Build, writer: JoinHandle<std::io::Result<()>>) -> Result<()> {
+    match timeout(Duration::from_secs(1), writer).await {
+        Ok(Ok(Err(error))) => Err(context_error(build, error)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the classic builder refused what BuildKit takes.
+fn needs_buildkit(error: &EngineError) -> bool {
+    let text = error.source.to_string();
+    ["requires BuildKit", "Unknown flag: ", "unknown flag: "].iter().any(|words| text.contains(words))
 }
 
 fn options(build: &Build, tag: &str, dockerfile: &str) -> BuildImageOptionsBuilder {
@@ -84,7 +177,7 @@ fn options(build: &Build, tag: &str, dockerfile: &str) -> BuildImageOptionsBuild
 }
 
 /// The classic builder makes one platform. One of Wasm is never asked for: engines refuse it, and the module is the same.
-fn platform(build: &Build) -> Option<&str> {
+pub(super) fn platform(build: &Build) -> Option<&str> {
     match build.platforms.as_slice() {
         [only] if only.starts_with("linux/") => Some(only),
         _ => None,
@@ -111,34 +204,40 @@ async fn add_tag(client: &Client, image: &str, tag: &str) -> Result<()> {
     client.tag_image(image, Some(options)).await.map_err(failed("tag image", tag))
 }
 
-/// What the builder said so far.
-#[derive(Debug, Default)]
-struct Outcome {
+/// What the builder said so far, and who hears it.
+pub(super) struct Said<'p> {
     last: VecDeque<String>,
+    progress: &'p (dyn Fn(String) + Send + Sync),
 }
 
-impl Outcome {
+impl<'p> Said<'p> {
+    fn new(progress: &'p (dyn Fn(String) + Send + Sync)) -> Self {
+        Self { last: VecDeque::new(), progress }
+    }
+
+    /// A line more.
+    pub(super) fn line(&mut self, line: String) {
+        if self.last.len() == LAST_LINES {
+            self.last.pop_front();
+        }
+        self.last.push_back(line.clone());
+        (self.progress)(line);
+    }
+
     async fn read(
         &mut self,
         mut answers: impl futures_util::Stream<Item = Result<BuildInfo, bollard::errors::Error>> + Unpin,
         tag: &str,
-        progress: &(dyn Fn(String) + Send + Sync),
     ) -> Result<()> {
         while let Some(answer) = answers.next().await {
             let info = answer.map_err(|error| self.explain(wrap("build image", tag, error)))?;
-            for line in lines(&info) {
-                if self.last.len() == LAST_LINES {
-                    self.last.pop_front();
-                }
-                self.last.push_back(line.clone());
-                progress(line);
-            }
+            lines(&info).into_iter().for_each(|line| self.line(line));
         }
         Ok(())
     }
 
     /// An error of a step says little without the step's own output.
-    fn explain(&self, error: EngineError) -> EngineError {
+    pub(super) fn explain(&self, error: EngineError) -> EngineError {
         let mut text = error.source.to_string();
         if !self.last.is_empty() {
             text += "\nlast output of the builder:";
@@ -146,18 +245,11 @@ impl Outcome {
                 text += &format!("\n    {line}");
             }
         }
-        let needs_buildkit = text.contains("requires BuildKit") || text.contains("Unknown flag: mount");
         let kind = if error.kind == ErrorKind::Internal { ErrorKind::Invalid } else { error.kind };
         let explained = EngineError::new(kind, error.operation, error.subject, text);
-        if needs_buildkit {
-            explained.hint(
-                "this Dockerfile needs BuildKit: build it with `docker buildx build` and name the result in `image:`",
-            )
-        } else {
-            match error.hint {
-                Some(hint) => explained.hint(hint),
-                None => explained,
-            }
+        match error.hint {
+            Some(hint) => explained.hint(hint),
+            None => explained,
         }
     }
 }
@@ -195,14 +287,34 @@ mod tests {
 
     #[test]
     fn a_failed_step_is_told_with_its_output() {
-        let mut outcome = Outcome::default();
-        outcome.last.extend(["Step 2/2 : RUN false".to_owned(), "boom".to_owned()]);
-        let error = outcome.explain(EngineError::new(ErrorKind::Internal, "build image", "p-web", "it returned 1"));
+        let mut said = Said::new(&|_| {});
+        said.line("Step 2/2 : RUN false".to_owned());
+        said.line("boom".to_owned());
+        let error = said.explain(EngineError::new(ErrorKind::Internal, "build image", "p-web", "it returned 1"));
         insta::assert_snapshot!(error, @r"
         build image `p-web`: it returned 1
         last output of the builder:
             Step 2/2 : RUN false
             boom
         ");
+    }
+
+    #[test]
+    fn buildkit_is_taken_where_it_is_needed() {
+        let inline = |text: &str| Build {
+            context: std::env::temp_dir().display().to_string(),
+            dockerfile_inline: Some(text.into()),
+            ..Build::default()
+        };
+        let plain = inline("FROM scratch\n");
+        assert_eq!(choice(&plain, None), Choice::Either);
+        assert_eq!(choice(&plain, Some("1")), Choice::BuildKit);
+        assert_eq!(choice(&inline("FROM a\nRUN <<E\nls\nE\n"), None), Choice::BuildKit);
+        assert_eq!(choice(&inline("# syntax=docker/dockerfile:1\n"), None), Choice::BuildKit);
+        assert_eq!(choice(&inline("FROM a\nRUN <<E\nls\nE\n"), Some("0")), Choice::Classic);
+        let refused = |text: &str| EngineError::new(ErrorKind::Invalid, "build image", "p", text.to_owned());
+        let words = "the --mount option requires BuildKit. Refer to https://docs.docker.com/go/buildkit/";
+        assert!(needs_buildkit(&refused(words)));
+        assert!(!needs_buildkit(&refused("it returned 1")));
     }
 }

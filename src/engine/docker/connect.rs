@@ -23,15 +23,15 @@ pub(super) enum Reach {
     Elsewhere,
 }
 
-/// Connects and negotiates the API version.
-pub(super) async fn connect(host: Option<&str>) -> Result<(Client, Reach)> {
+/// Connects and negotiates the API version; the address comes with it.
+pub(super) async fn connect(host: Option<&str>) -> Result<(Client, Reach, String)> {
     let address = address(host, &|name| std::env::var(name).ok())?;
     let reach = if address.starts_with("unix://") { Reach::Here } else { Reach::Elsewhere };
     let client = Client::connect_with_host(&address)
         .map_err(failed("connect to engine", address.clone()))?
         .with_request_modifier(url_safe_credentials);
     match client.negotiate_version().await {
-        Ok(client) => Ok((client, reach)),
+        Ok(client) => Ok((client, reach, address)),
         Err(Error::APIVersionParseError {}) => {
             Err(EngineError::new(ErrorKind::Invalid, "connect to engine", address, "it does not speak the Docker API"))
         }

@@ -67,6 +67,14 @@ impl Context {
         &self.dockerfile
     }
 
+    /// The Dockerfile's text, where it can be read.
+    pub(super) fn text(&self) -> Option<String> {
+        match &self.inline {
+            Some(text) => String::from_utf8(text.clone()).ok(),
+            None => fs::read_to_string(self.root.join(&self.dockerfile)).ok(),
+        }
+    }
+
     /// Writes the tar.
     fn write(&self, to: impl Write) -> io::Result<()> {
         let mut archive = tar::Builder::new(to);

@@ -6,13 +6,13 @@ use std::time::Duration;
 use bollard::Docker as Client;
 use bollard::auth::DockerCredentials;
 use bollard::models::{CreateImageInfo, HealthConfig, ImageConfig as Body, ImageInspect};
-use bollard::query_parameters::CreateImageOptionsBuilder;
+use bollard::query_parameters::{CreateImageOptionsBuilder, PushImageOptionsBuilder};
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
 
-use super::Image;
 use super::error::{is_not_found, wrap};
 use super::observe::inside_port;
+use super::{Image, ImageFacts};
 use crate::engine::{EngineError, ErrorKind, Result};
 use crate::image::credentials::{self, Credentials};
 use crate::model::{ExposedPort, HealthTest, Healthcheck, ImageConfig};
@@ -52,6 +52,45 @@ pub(super) async fn pull(
         }
     }
     Ok(())
+}
+
+/// Pushes an image with the credentials of the Docker configuration.
+pub(super) async fn push(client: &Client, reference: &str, progress: &(dyn Fn(String) + Send + Sync)) -> Result<()> {
+    let (name, version) = split(reference);
+    let asked = reference.to_owned();
+    let credentials = tokio::task::spawn_blocking(move || credentials::of_reference(&asked)).await.unwrap_or_default();
+    let options = PushImageOptionsBuilder::default().tag(version).build();
+    let mut answers = client.push_image(name, Some(options), credentials.map(in_engine_words));
+    let mut last = String::new();
+    while let Some(answer) = answers.next().await {
+        let info = answer.map_err(|error| explain(wrap("push image", reference, error), reference))?;
+        let line = info.status.as_deref().unwrap_or_default().trim();
+        if !line.is_empty() && line != last {
+            last = line.to_owned();
+            progress(last.clone());
+        }
+    }
+    Ok(())
+}
+
+/// What a list of images says of one.
+pub(super) async fn facts(client: &Client, reference: &str) -> Result<Option<ImageFacts>> {
+    match client.inspect_image(reference).await {
+        Ok(found) => {
+            let (size, tagged) =
+                (found.size, found.metadata.as_ref().and_then(|metadata| metadata.last_tag_time.clone()));
+            let image = image(found);
+            Ok(Some(ImageFacts {
+                platform: image.config.platform,
+                id: image.id,
+                size: size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default(),
+                // Go's zero time: it was never tagged here.
+                tagged: tagged.filter(|time| !time.starts_with("0001-")),
+            }))
+        }
+        Err(error) if is_not_found(&error) => Ok(None),
+        Err(error) => Err(wrap("inspect image", reference, error)),
+    }
 }
 
 /// Credentials as the engine's API has them.
@@ -112,6 +151,7 @@ fn config(platform: String, body: Body) -> ImageConfig {
         volumes: sorted(body.volumes.unwrap_or_default()),
         stop_signal: body.stop_signal.filter(|signal| !signal.is_empty()),
         healthcheck: body.healthcheck.and_then(health_check),
+        ..ImageConfig::default()
     }
 }
 

@@ -8,6 +8,7 @@ mod agent;
 mod archive;
 mod attached;
 mod build;
+mod buildkit;
 mod connect;
 mod container;
 mod context;
@@ -55,6 +56,7 @@ const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug)]
 pub struct Docker {
     client: Client,
+    address: String,
     api: Api,
     reach: Reach,
     events: Arc<Events>,
@@ -73,17 +75,31 @@ pub struct Image {
     pub config: ImageConfig,
 }
 
+/// What a list of images says of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// `sha256:…`.
+    pub id: String,
+    /// `os/architecture`.
+    pub platform: String,
+    /// Bytes.
+    pub size: u64,
+    /// When it got its name here, RFC 3339.
+    pub tagged: Option<String>,
+}
+
 impl Docker {
     /// Connects to the engine that `DOCKER_HOST`, then the default socket names, and negotiates the API version.
     /// Containers it starts are entered in `directory` before they are reported started.
     pub async fn connect(host: Option<&str>, directory: Arc<Directory>) -> Result<Arc<Self>> {
-        let (client, reach) = connect::connect(host).await?;
+        let (client, reach, address) = connect::connect(host).await?;
         let version = client.client_version();
         Ok(Arc::new(Self {
             api: Api(version.major_version, version.minor_version),
             events: Events::start(client.clone()),
             presences: Presences::new(directory),
             client,
+            address,
             reach,
             mailboxes: Mutex::default(),
             agent_image: OnceCell::new(),
@@ -105,10 +121,25 @@ impl Docker {
         image::pull(&self.patient(), reference, platform, progress).await
     }
 
-    /// Builds an image with the engine's classic builder and tags it; the builder's output goes to `progress`, a line at a time.
+    /// Pushes an image; `progress` gets short lines for people.
+    pub async fn push(&self, reference: &str, progress: &(dyn Fn(String) + Send + Sync)) -> Result<()> {
+        image::push(&self.patient(), reference, progress).await
+    }
+
+    /// What a list of images says of an image, if the engine has it.
+    pub async fn image_facts(&self, reference: &str) -> Result<Option<ImageFacts>> {
+        image::facts(&self.client, reference).await
+    }
+
+    /// Builds an image and tags it; the builder's output goes to `progress`, a line at a time.
     /// The platform of a Wasm service is never asked for.
     pub async fn build(&self, build: &Build, tag: &str, progress: &(dyn Fn(String) + Send + Sync)) -> Result<Image> {
-        build::build(&self.patient(), build, tag, progress).await
+        let builder = build::Builder {
+            client: &self.patient(),
+            address: &self.address,
+            version: format!("{}.{}", self.api.0, self.api.1),
+        };
+        build::build(&builder, build, tag, progress).await
     }
 
     /// Writes the engine's export (`docker save`) of an image to a file.
