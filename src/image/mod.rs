@@ -14,5 +14,6 @@ pub mod module;
 pub mod oci;
 pub mod pick;
 pub mod registry;
+pub mod spin;
 pub mod store;
 pub mod tls;

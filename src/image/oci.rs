@@ -196,6 +196,7 @@ pub fn image_config(bytes: &[u8]) -> Result<ImageConfig, String> {
         volumes: keys("Volumes"),
         stop_signal: text("StopSignal"),
         healthcheck: config.get("Healthcheck").and_then(health_check),
+        ..ImageConfig::default()
     })
 }
 

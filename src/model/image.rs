@@ -1,5 +1,6 @@
 //! What a service's image turned out to be, once images are resolved.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
@@ -120,4 +121,8 @@ pub struct ImageConfig {
     pub stop_signal: Option<String>,
     /// `Healthcheck`.
     pub healthcheck: Option<Healthcheck>,
+    /// What a Spin application may reach outside, as `x-wasm.egress` has it.
+    pub egress: Vec<String>,
+    /// The variables of a Spin application, for `wasi:config`.
+    pub settings: BTreeMap<String, String>,
 }

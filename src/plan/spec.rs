@@ -1,5 +1,6 @@
 //! Everything an engine needs to run one replica, put together from the project, its images and its wiring.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -102,7 +103,17 @@ impl<'a> Specs<'a> {
 
     fn egress(&self, service: &Service) -> Vec<String> {
         let declared = service.wasm.iter().flat_map(|options| &options.egress);
-        declared.chain(self.granted(&service.name)).cloned().collect()
+        declared.chain(self.of_image(service).0).chain(self.granted(&service.name)).cloned().collect()
+    }
+
+    /// What a Spin application brings with its manifest: what it may reach, and its variables.
+    fn of_image(&self, service: &Service) -> (&[String], &BTreeMap<String, String>) {
+        const NONE: &BTreeMap<String, String> = &BTreeMap::new();
+
+        match self.resolution.get(&service.name) {
+            Some(Resolved::Wasm(module)) => (&module.config.egress, &module.config.settings),
+            Some(Resolved::Linux { .. }) | None => (&[], NONE),
+        }
     }
 
     fn granted<'s>(&'s self, service: &'s ServiceName) -> impl Iterator<Item = &'s String> {
@@ -127,6 +138,10 @@ impl<'a> Specs<'a> {
         let granted: Vec<&String> = self.granted(&service.name).collect();
         if !granted.is_empty() {
             settings.insert("egress".into(), json!(granted));
+        }
+        let (reach, variables) = self.of_image(service);
+        if !reach.is_empty() || !variables.is_empty() {
+            settings.insert("image".into(), json!({ "egress": reach, "settings": variables }));
         }
         let links = wiring::links(self.project, self.resolution, service);
         if !links.is_empty() {
