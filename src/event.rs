@@ -69,6 +69,9 @@ pub struct InstanceView {
     pub kind: Kind,
     /// Image reference or module path.
     pub image: String,
+    /// What a guest is made from.
+    #[serde(default)]
+    pub module: Option<ModuleView>,
     /// Entrypoint and command as one line.
     pub command: String,
     /// Where it is in its life.
@@ -89,6 +92,17 @@ pub struct InstanceView {
     pub started: Option<Timestamp>,
     /// Last end.
     pub finished: Option<Timestamp>,
+}
+
+/// What a guest is made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleView {
+    /// SHA-256 of its bytes, 64 hex digits.
+    pub digest: String,
+    /// Bytes.
+    pub size: u64,
+    /// `wasi/wasm`, or what its image says.
+    pub platform: String,
 }
 
 /// Where an instance is in its life: one state, not flags.
@@ -293,6 +307,7 @@ mod tests {
             container: format!("p-{service}-1"),
             kind: Kind::Wasm,
             image: "app.wasm".into(),
+            module: None,
             command: "app.wasm".into(),
             state,
             health: None,

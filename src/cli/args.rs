@@ -126,6 +126,12 @@ pub enum Command {
     Stats(Stats),
     /// Show processes and guests
     Top(Top),
+    /// Pull images, of containers and of Wasm services
+    Pull(Pull),
+    /// Push what is built here
+    Push(Push),
+    /// List the images of what exists
+    Images(Images),
     /// Check and print the project as it is understood
     Config(Config),
     /// Live view of the services
@@ -155,7 +161,7 @@ pub struct Up {
     pub no_build: bool,
     /// Pull before running
     #[arg(long, value_enum, default_value = "policy", value_name = "WHEN")]
-    pub pull: Pull,
+    pub pull: PullWhen,
     /// Recreate even what did not change
     #[arg(long, conflicts_with = "no_recreate")]
     pub force_recreate: bool,
@@ -199,7 +205,7 @@ pub struct Up {
 
 /// `--pull`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Pull {
+pub enum PullWhen {
     /// Each service's own policy.
     Policy,
     /// Always.
@@ -320,6 +326,63 @@ pub struct Watch {
     pub prune: bool,
     /// Hide the output of builds
     #[arg(long)]
+    pub quiet: bool,
+}
+
+/// `pull`.
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// Services; default: all
+    pub services: Vec<String>,
+    /// No progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Also what the services depend on
+    #[arg(long)]
+    pub include_deps: bool,
+    /// Not what can be built
+    #[arg(long)]
+    pub ignore_buildable: bool,
+    /// Go on where an image cannot be pulled
+    #[arg(long)]
+    pub ignore_pull_failures: bool,
+    /// `missing` or `always`; default: each service's own, else always
+    #[arg(long, value_name = "WHEN")]
+    pub policy: Option<String>,
+    /// For docker compose's sake; has no effect
+    #[arg(long, hide = true)]
+    pub parallel: bool,
+    /// For docker compose's sake; has no effect
+    #[arg(long, hide = true)]
+    pub no_parallel: bool,
+}
+
+/// `push`.
+#[derive(Debug, Args)]
+pub struct Push {
+    /// Services; default: all
+    pub services: Vec<String>,
+    /// No progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Also what the services depend on
+    #[arg(long)]
+    pub include_deps: bool,
+    /// Go on where an image cannot be pushed
+    #[arg(long)]
+    pub ignore_push_failures: bool,
+}
+
+/// `images`.
+#[derive(Debug, Args)]
+pub struct Images {
+    /// Services; default: all
+    pub services: Vec<String>,
+    /// `table` or `json`
+    #[arg(long, default_value = "table")]
+    pub format: String,
+    /// Only ids
+    #[arg(short, long)]
     pub quiet: bool,
 }
 

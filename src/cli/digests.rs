@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::outcome::Failure;
 use super::registry;
-use crate::image::kind::is_module_path;
+use crate::image::kind::is_path;
 use crate::image::registry::{MANIFESTS, Reference, RegistryError};
 
 /// Puts digests to the images of a document's services, each with its registry spelt out. Local modules and images that
@@ -21,7 +21,7 @@ pub async fn pin(document: &mut Value) -> Result<(), Failure> {
     let Some(services) = services(document) else { return Ok(()) };
     let images = services.values().filter_map(|service| service.get("image")?.as_str());
     let mut references = BTreeMap::new();
-    for image in images.filter(|image| !is_module_path(image)) {
+    for image in images.filter(|image| !is_path(image)) {
         let reference = Reference::parse(image).ok_or_else(|| {
             Failure::new(format!("`{image}` is not the name of an image"), ["write `[REGISTRY/]NAME[:TAG]`".to_owned()])
         })?;

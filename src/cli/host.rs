@@ -464,7 +464,7 @@ impl Road {
     }
 
     /// Progress of images, as events beside all others. A full channel drops a line of output, never a state.
-    fn progress(&self) -> Progress {
+    pub fn progress(&self) -> Progress {
         let orders = self.orders.clone();
         Arc::new(move |id, status, step| {
             let (id, status) = (id.to_owned(), status.to_owned());

@@ -13,6 +13,7 @@ pub mod down;
 pub mod errand;
 pub mod exec;
 pub mod host;
+pub mod images;
 pub mod known;
 pub mod load;
 pub mod logs;
@@ -24,6 +25,7 @@ pub mod paths;
 pub mod pick;
 pub mod prepare;
 pub mod ps;
+pub mod pull;
 pub mod registry;
 pub mod remote;
 pub mod resolve;
@@ -31,6 +33,7 @@ pub mod run;
 pub mod scale;
 pub mod screen;
 pub mod settings;
+pub mod source;
 pub mod stats;
 pub mod streams;
 pub mod system;
@@ -93,6 +96,8 @@ fn run(root: args::Root, command: Command) -> Outcome {
                 | Command::Restart(_)
                 | Command::Scale(_)
                 | Command::Watch(_)
+                | Command::Pull(_)
+                | Command::Push(_)
                 | Command::Ui(_)
         )
     {
@@ -121,6 +126,9 @@ fn run(root: args::Root, command: Command) -> Outcome {
             Command::Stats(args) => stats::stats(settings, args).await,
             Command::Top(args) => top::top(settings, args).await,
             Command::Exec(args) => exec::exec(settings, args).await,
+            Command::Images(args) => images::images(settings, args).await,
+            Command::Pull(args) => pull::pull(settings, args).await,
+            Command::Push(args) => pull::push(settings, args).await,
             Command::Ui(args) => ui::ui(settings, args).await,
             Command::Supervise => host::supervise(settings).await,
             Command::Config(_) | Command::System(_) | Command::Version(_) => unreachable!("handled without a runtime"),

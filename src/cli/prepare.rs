@@ -1,12 +1,14 @@
 //! `up`, up to its plan: load, resolve images, observe, plan. Used by a supervisor and by a dry run alike.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use super::load;
 use super::outcome::Failure;
 use super::resolve::{self, DryRun, ImageFolders, ImageOptions, Progress, Resolution};
 
+use crate::compose::Loaded;
 use crate::engine::engines::Engines;
 use crate::model::{NetworkKey, Project, Resolved, ServiceName};
 use crate::net::wiring::{self, Place};
@@ -41,7 +43,9 @@ pub async fn resolve(
     progress: &Progress,
     dry_run: DryRun,
 ) -> Result<Wanted, Failure> {
-    let project = scaled(load::load(&up.load).await?.project, &up)?;
+    let loaded = load::load(&up.load).await?;
+    foreign_commands(&loaded, &folders.images.with_file_name("remote"))?;
+    let project = scaled(loaded.project, &up)?;
     known_services(&project, &up.options.services)?;
     let services = select::services(&project, &up.options.services, dependencies(&up));
     let options = ImageOptions {
@@ -135,8 +139,27 @@ fn external(project: &Project, observed: &Observed) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What was fetched from elsewhere is read, never run: a file below `remotes` names no command of this machine.
+fn foreign_commands(loaded: &Loaded, remotes: &Path) -> Result<(), Failure> {
+    for service in loaded.project.services.values() {
+        let origin = service.wasm.as_ref().and_then(|wasm| wasm.build.as_ref()?.origin);
+        if let Some(origin) = origin
+            && loaded.sources.path(origin.file).starts_with(remotes)
+        {
+            return Err(Failure::new(
+                format!(
+                    "service `{}`: its `x-wasm.build` comes from a remote compose file, which may run nothing here",
+                    service.name
+                ),
+                ["look at the command, and write it to a compose file of your own that overrides this one".to_owned()],
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Names on the command line that the project does not have are an error.
-fn known_services(project: &Project, names: &[ServiceName]) -> Result<(), Failure> {
+pub fn known_services(project: &Project, names: &[ServiceName]) -> Result<(), Failure> {
     let Some(unknown) = select::unknown(project, names).first().copied() else { return Ok(()) };
     if project.disabled.contains_key(unknown) {
         return Err(Failure::new(

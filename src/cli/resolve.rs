@@ -7,19 +7,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use futures_util::future::join_all;
 
 use tokio::sync::Mutex;
 
 use super::make;
 use super::outcome::Failure;
+use super::source::{Sources, Wanted};
+use crate::engine::EngineError;
 use crate::engine::docker::{Docker, Image};
 use crate::engine::engines::Engines;
-use crate::image::export;
-use crate::image::kind::{is_module_path, is_wasm_platform, wasm_sign};
-use crate::image::layers::Limits;
-use crate::image::store::{ModuleError, Store};
+use crate::image::fetch::Only;
+use crate::image::kind::{is_path, is_wasm_platform, wasm_sign};
+use crate::image::pick::Entry;
 use crate::model::{Build, ImageConfig, Module, ModuleKind, Project, PullPolicy, Resolved, Service, ServiceName};
 
 pub use crate::plan::Resolution;
@@ -83,9 +83,8 @@ pub async fn resolve(
     options: ImageOptions,
     progress: &Progress,
 ) -> Result<Resolution, Vec<(ServiceName, Failure)>> {
-    let store = Store::new(&folders.data);
-    let resolver =
-        Resolver { project, engines, images: &folders.images, store, options, progress, making: Mutex::default() };
+    let sources = Sources::new(engines, folders, progress);
+    let resolver = Resolver { project, engines, sources, options, progress, making: Mutex::default() };
     let outcomes = join_all(services.iter().map(|service| resolver.service(service))).await;
     let mut resolution = Resolution::new();
     let mut failures = Vec::new();
@@ -105,16 +104,14 @@ pub async fn resolve(
 pub async fn glance(project: &Project, services: &[&Service], engines: &Engines, folders: &ImageFolders) -> Resolution {
     let silent: Progress = Arc::new(|_, _, _| {});
     let options = ImageOptions { no_build: true, pull: Some(PullPolicy::Never), ..ImageOptions::default() };
-    let store = Store::new(&folders.data);
-    let (images, making) = (&folders.images, Mutex::default());
-    let resolver = Resolver { project, engines, images, store, options, progress: &silent, making };
+    let (sources, making) = (Sources::new(engines, folders, &silent), Mutex::default());
+    let resolver = Resolver { project, engines, sources, options, progress: &silent, making };
     let glances = services.iter().map(async |service| {
         let unknown = || {
             let reference = service.image.clone().unwrap_or_else(|| project.image_of(&service.name));
-            let image = Image { id: NOT_YET.to_owned(), config: ImageConfig::default() };
             match wasm_sign(service) {
-                Some(_) => Resolved::Wasm(not_yet_a_module(reference, image)),
-                None => Resolved::Linux { image: reference, id: image.id, config: image.config },
+                Some(_) => Resolved::Wasm(not_yet_a_module(reference, ImageConfig::default())),
+                None => Resolved::Linux { image: reference, id: NOT_YET.to_owned(), config: ImageConfig::default() },
             }
         };
         (service.name.clone(), resolver.service(service).await.unwrap_or_else(|_| unknown()))
@@ -128,8 +125,7 @@ const NOT_YET: &str = "";
 struct Resolver<'a> {
     project: &'a Project,
     engines: &'a Engines,
-    images: &'a Path,
-    store: Store,
+    sources: Sources<'a>,
     options: ImageOptions,
     progress: &'a Progress,
     /// Held by the one command of this machine that runs.
@@ -138,29 +134,68 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     async fn service(&self, service: &Service) -> Result<Resolved, Failure> {
+        let subject = format!("service `{}`", service.name);
         if let Some(path) = local_module(service) {
             self.make(service, &path).await?;
             let reference = as_written(service).unwrap_or_else(|| path.display().to_string());
             if self.options.dry_run == DryRun::Yes && !path.exists() {
-                let image = Image { id: NOT_YET.to_owned(), config: ImageConfig::default() };
-                return Ok(Resolved::Wasm(not_yet_a_module(reference, image)));
+                return Ok(Resolved::Wasm(not_yet_a_module(reference, ImageConfig::default())));
             }
-            return self
-                .store
-                .local(&reference, &path, None)
-                .map(Resolved::Wasm)
-                .map_err(|error| unusable(service, &error));
+            let wanted = self.wanted(service, &subject, &reference);
+            return self.sources.local(&wanted, &path).await.map(Resolved::Wasm);
         }
         let reference = service.image.clone().unwrap_or_else(|| self.project.image_of(&service.name));
-        let docker = self.engines.docker().await?;
-        let image = self.image(docker, service, &reference).await?;
+        let wanted = self.wanted(service, &subject, &reference);
+        let is_built = service.build.is_some() && !self.options.no_build;
+        if wasm_sign(service).is_some() && !is_built {
+            return self.fetched(service, &wanted).await.map(Resolved::Wasm);
+        }
+        let docker = match self.engines.docker().await {
+            Ok(docker) => docker,
+            // What was pulled or built elsewhere needs no engine to run.
+            Err(error) => return self.without_engine(&wanted).await?.map(Resolved::Wasm).ok_or(error.into()),
+        };
+        let image = match self.image(docker, service, &wanted).await? {
+            Found::Image(image) => image,
+            Found::Module(module) => return Ok(Resolved::Wasm(*module)),
+        };
         let wasm = wasm_sign(service).is_some() || is_wasm_platform(&image.config.platform);
         if wasm && image.id == NOT_YET {
-            Ok(Resolved::Wasm(not_yet_a_module(reference, image)))
+            Ok(Resolved::Wasm(not_yet_a_module(reference, image.config)))
         } else if wasm {
-            self.module(docker, service, &reference, image).await.map(Resolved::Wasm)
+            self.sources.of_engine(docker, &wanted, image).await.map(Resolved::Wasm)
         } else {
             Ok(Resolved::Linux { image: reference, id: image.id, config: image.config })
+        }
+    }
+
+    fn wanted<'w>(&self, service: &'w Service, subject: &'w str, reference: &'w str) -> Wanted<'w> {
+        Wanted {
+            subject,
+            label: "",
+            reference,
+            entry: Entry { entrypoint: service.entrypoint.as_deref(), command: service.command.as_deref() },
+            platform: service.platform.as_deref().filter(|platform| is_wasm_platform(platform)),
+            policy: self.options.pull.unwrap_or(service.pull_policy),
+        }
+    }
+
+    /// The module of an image that nobody builds; a dry run fetches nothing.
+    async fn fetched(&self, service: &Service, wanted: &Wanted<'_>) -> Result<Module, Failure> {
+        if self.options.dry_run == DryRun::Yes
+            && wanted.policy != PullPolicy::Never
+            && !self.sources.is_here(wanted).await?
+        {
+            self.planned("pull", service, wanted.reference, None);
+            return Ok(not_yet_a_module(wanted.reference.to_owned(), ImageConfig::default()));
+        }
+        self.sources.module(wanted).await
+    }
+
+    async fn without_engine(&self, wanted: &Wanted<'_>) -> Result<Option<Module>, Failure> {
+        match self.sources.kept(wanted).filter(|_| !self.options.build && wanted.policy != PullPolicy::Build) {
+            Some(digest) => self.sources.of_store(wanted, digest).await.map(Some),
+            None => Ok(None),
         }
     }
 
@@ -187,33 +222,47 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// The engine's image, built or pulled where the policy says so.
-    async fn image(&self, docker: &Docker, service: &Service, reference: &str) -> Result<Image, Failure> {
-        let policy = self.options.pull.unwrap_or(service.pull_policy);
+    /// The engine's image, built or pulled where the policy says so. An image that is not there, and of which the file does
+    /// not say that it is Wasm, may be one all the same: then the engine cannot pull it, and it is in wcompose's own store.
+    async fn image(&self, docker: &Docker, service: &Service, wanted: &Wanted<'_>) -> Result<Found, Failure> {
+        let (policy, reference) = (wanted.policy, wanted.reference);
         let present = docker.image(reference).await?;
         if let Some(build) = service.build.as_ref().filter(|_| !self.options.no_build)
             && (self.options.build || policy == PullPolicy::Build || present.is_none())
         {
             if self.options.dry_run == DryRun::Yes {
-                return Ok(self.planned("build", service, reference, present));
+                return Ok(Found::Image(self.planned("build", service, reference, present)));
             }
-            return self.build(docker, service, build, reference).await;
+            return self.build(docker, service, build, reference).await.map(Found::Image);
         }
         let pull = match policy {
             PullPolicy::Always => service.build.is_none(),
             PullPolicy::Never => false,
             PullPolicy::Missing | PullPolicy::Build | PullPolicy::Every(_) => present.is_none(),
         };
+        if present.is_none()
+            && policy != PullPolicy::Always
+            && let Some(digest) = self.sources.kept(wanted)
+        {
+            return Ok(Found::Module(Box::new(self.sources.of_store(wanted, digest).await?)));
+        }
         if pull && self.options.dry_run == DryRun::Yes {
-            return Ok(self.planned("pull", service, reference, present));
+            return Ok(Found::Image(self.planned("pull", service, reference, present)));
         }
         if pull {
-            self.pull(docker, service, reference).await?;
+            match self.pull(docker, service, reference).await {
+                Ok(()) => {}
+                Err((error, failure)) if is_about_platform(&error) => {
+                    let digest = self.sources.pull(wanted, Only::Wasm).await.map_err(|_| failure)?;
+                    return Ok(Found::Module(Box::new(self.sources.of_store(wanted, digest).await?)));
+                }
+                Err((_, failure)) => return Err(failure),
+            }
             if let Some(image) = docker.image(reference).await? {
-                return Ok(image);
+                return Ok(Found::Image(image));
             }
         }
-        present.ok_or_else(|| {
+        present.map(Found::Image).ok_or_else(|| {
             Failure::new(
                 format!("service `{}`: the engine has no image `{reference}`", service.name),
                 [match policy {
@@ -251,7 +300,7 @@ impl Resolver<'_> {
         Ok(image)
     }
 
-    async fn pull(&self, docker: &Docker, service: &Service, reference: &str) -> Result<(), Failure> {
+    async fn pull(&self, docker: &Docker, service: &Service, reference: &str) -> Result<(), (EngineError, Failure)> {
         let id = format!("Image {reference}");
         (self.progress)(&id, "Pulling", Step::Working);
         let (output, label) = (self.progress.clone(), id.clone());
@@ -261,83 +310,21 @@ impl Resolver<'_> {
                 Some(_) => "build it: add `--build`".to_owned(),
                 None => "check the name and the network, or log in with `docker login`".to_owned(),
             };
-            Failure::new(format!("service `{}`: {error}", service.name), [error.hint.clone().unwrap_or(hint)])
+            let hint = error.hint.clone().unwrap_or(hint);
+            let failure = Failure::new(format!("service `{}`: {error}", service.name), [hint]);
+            (error, failure)
         })?;
         (self.progress)(&id, "Pulled", Step::Done);
         Ok(())
     }
-
-    /// The module of an image: its files are read out of the engine once for each image id.
-    async fn module(
-        &self,
-        docker: &Docker,
-        service: &Service,
-        reference: &str,
-        image: Image,
-    ) -> Result<Module, Failure> {
-        let folder = self.images.join(image.id.trim_start_matches("sha256:"));
-        if !folder.is_dir() {
-            let id = format!("Image {reference}");
-            (self.progress)(&id, "Reading", Step::Working);
-            self.unpack(docker, reference, &folder).await?;
-            (self.progress)(&id, "Read", Step::Done);
-        }
-        let entry = entry(service, &image.config)
-            .ok_or_else(|| no_module(service, reference, "it has no entrypoint and no command"))?;
-        let (file, function) = match entry.split_once('#') {
-            Some((file, function)) => (file, Some(function.to_owned())),
-            None => (entry.as_str(), None),
-        };
-        let working_dir = image.config.working_dir.as_deref().unwrap_or("/");
-        let inside = Path::new(working_dir).join(file);
-        let path = folder.join(inside.strip_prefix("/").unwrap_or(&inside));
-        let real =
-            path.canonicalize().ok().filter(|real| folder.canonicalize().is_ok_and(|root| real.starts_with(root)));
-        let Some(path) = real.filter(|path| path.is_file()) else {
-            return Err(no_module(service, reference, &format!("its entrypoint `{file}` is not a file in it")));
-        };
-        let mut module = self.store.local(reference, &path, function.as_deref()).map_err(|error| match error {
-            ModuleError::Unsuitable { source, .. } => no_module(service, reference, &format!("`{file}`: {source}")),
-            error @ ModuleError::Io { .. } => unusable(service, &error),
-        })?;
-        module.root = Some(folder);
-        module.config = image.config;
-        Ok(module)
-    }
-
-    /// Unpacks beside the final place and renames, so that a half-read image is never taken for a whole one.
-    async fn unpack(&self, docker: &Docker, reference: &str, folder: &Path) -> Result<(), Failure> {
-        std::fs::create_dir_all(self.images).with_context(|| format!("create `{}`", self.images.display()))?;
-        let work = tempfile_in(self.images)?;
-        let archive = work.join("image.tar");
-        let root = work.join("root");
-        std::fs::create_dir(&root)?;
-        let outcome = async {
-            docker.export(reference, &archive).await?;
-            let (from, to) = (archive.clone(), root.clone());
-            tokio::task::spawn_blocking(move || export::unpack(&from, &to, Limits::default()))
-                .await
-                .map_err(anyhow::Error::from)?
-                .with_context(|| format!("read image `{reference}`"))?;
-            match std::fs::rename(&root, folder) {
-                Err(error) if !folder.is_dir() => Err(Failure::from(error)),
-                _ => Ok(()),
-            }
-        }
-        .await;
-        let _ = std::fs::remove_dir_all(&work);
-        outcome
-    }
 }
 
-fn tempfile_in(folder: &Path) -> Result<PathBuf, Failure> {
-    let path = folder.join(format!(
-        ".work-{}-{}",
-        std::process::id(),
-        rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_nsec
-    ));
-    std::fs::create_dir(&path).with_context(|| format!("create `{}`", path.display()))?;
-    Ok(path)
+/// What an image's name turned out to be.
+enum Found {
+    /// An image the engine has.
+    Image(Image),
+    /// A module in wcompose's own store.
+    Module(Box<Module>),
 }
 
 /// The path of a local module as the file has it.
@@ -349,13 +336,25 @@ fn as_written(service: &Service) -> Option<String> {
 
 /// `x-wasm.module`, or `image` where it is a path.
 fn local_module(service: &Service) -> Option<PathBuf> {
-    let wasm = service.wasm.as_ref();
-    let option = wasm.and_then(|wasm| wasm.build.as_ref().map(|build| build.output.clone()).or(wasm.module.clone()));
-    option.or_else(|| service.image.as_ref().filter(|image| is_module_path(image)).map(PathBuf::from))
+    declared_module(service).or_else(|| service.image.as_ref().filter(|image| is_path(image)).map(PathBuf::from))
+}
+
+/// What `x-wasm` says of the module: where it is made, or where it is.
+pub fn declared_module(service: &Service) -> Option<PathBuf> {
+    let wasm = service.wasm.as_ref()?;
+    wasm.build.as_ref().map(|build| build.output.clone()).or_else(|| wasm.module.clone())
+}
+
+/// Whether an engine could not pull an image because of what it is, not because of where it is.
+pub fn is_about_platform(error: &EngineError) -> bool {
+    const WORDS: [&str; 6] =
+        ["operating system", "no match", "matching manifest", "mediatype", "media type", "invalid rootfs"];
+    let text = error.source.to_string().to_lowercase();
+    WORDS.iter().any(|words| text.contains(words))
 }
 
 /// What a dry run knows of a module in an image that is not there.
-fn not_yet_a_module(reference: String, image: Image) -> Module {
+fn not_yet_a_module(reference: String, config: ImageConfig) -> Module {
     Module {
         reference,
         path: PathBuf::new(),
@@ -364,29 +363,6 @@ fn not_yet_a_module(reference: String, image: Image) -> Module {
         kind: ModuleKind::Command,
         function: None,
         root: None,
-        config: image.config,
+        config,
     }
-}
-
-/// A module error, told with its service and what to do.
-fn unusable(service: &Service, error: &ModuleError) -> Failure {
-    let hint = match error {
-        ModuleError::Io { .. } => Some("build it first, or correct the path in `image` or `x-wasm.module`".to_owned()),
-        ModuleError::Unsuitable { .. } => None,
-    };
-    Failure::new(format!("service `{}`: {error}", service.name), hint)
-}
-
-/// The first word of entrypoint and command, the service's over the image's.
-fn entry(service: &Service, config: &ImageConfig) -> Option<String> {
-    let entrypoint = service.entrypoint.as_ref().unwrap_or(&config.entrypoint);
-    let image_command: &[String] = if service.entrypoint.is_some() { &[] } else { &config.command };
-    entrypoint.first().or_else(|| service.command.as_deref().unwrap_or(image_command).first()).cloned()
-}
-
-fn no_module(service: &Service, reference: &str, why: &str) -> Failure {
-    Failure::new(
-        format!("service `{}`: image `{reference}` holds no WebAssembly module: {why}", service.name),
-        ["a Wasm image is `FROM scratch` with `COPY app.wasm /` and `ENTRYPOINT [\"/app.wasm\"]`".to_owned()],
-    )
 }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use sha2::{Digest, Sha256};
 
-use super::args::{Pull, Run};
+use super::args::{PullWhen, Run};
 use super::container::{self, Manner};
 use super::host::{Host, Use};
 use super::outcome::{Failure, Outcome};
@@ -202,12 +202,12 @@ fn options(args: &Run, service: &ServiceName) -> UpOptions {
 }
 
 /// `--pull`, where it overrides the services' own policies.
-fn pull(pull: Pull) -> Option<PullPolicy> {
+fn pull(pull: PullWhen) -> Option<PullPolicy> {
     match pull {
-        Pull::Policy => None,
-        Pull::Always => Some(PullPolicy::Always),
-        Pull::Missing => Some(PullPolicy::Missing),
-        Pull::Never => Some(PullPolicy::Never),
+        PullWhen::Policy => None,
+        PullWhen::Always => Some(PullPolicy::Always),
+        PullWhen::Missing => Some(PullPolicy::Missing),
+        PullWhen::Never => Some(PullPolicy::Never),
     }
 }
 

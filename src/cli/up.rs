@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::args::{Pull, Up};
+use super::args::{PullWhen, Up};
 use super::host::{Host, Use};
 use super::outcome::{Failure, Outcome};
 use super::paths::ProjectPaths;
@@ -256,10 +256,10 @@ fn options(args: &Up) -> Result<UpOptions, Failure> {
         build: args.build,
         no_build: args.no_build,
         pull: match args.pull {
-            Pull::Policy => None,
-            Pull::Always => Some(PullPolicy::Always),
-            Pull::Missing => Some(PullPolicy::Missing),
-            Pull::Never => Some(PullPolicy::Never),
+            PullWhen::Policy => None,
+            PullWhen::Always => Some(PullPolicy::Always),
+            PullWhen::Missing => Some(PullPolicy::Missing),
+            PullWhen::Never => Some(PullPolicy::Never),
         },
         force_recreate: args.force_recreate,
         no_recreate: args.no_recreate,

@@ -2,6 +2,7 @@
 //! The Docker engine is connected when it is first needed: a project of Wasm services alone runs without one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -27,6 +28,7 @@ pub struct Engines {
     host: Option<String>,
     directory: Arc<Directory>,
     docker: Arc<OnceCell<Arc<Docker>>>,
+    needed: AtomicBool,
     wasm: Arc<Wasm>,
 }
 
@@ -36,17 +38,28 @@ impl Engines {
         let directory = Directory::new();
         let docker = Arc::new(OnceCell::new());
         let wasm = Wasm::new(folders, Fabric::new(directory.clone()), docker.clone());
-        Self { host, directory, docker, wasm }
+        Self { host, directory, docker, needed: AtomicBool::new(false), wasm }
     }
 
     /// The Docker engine, connected now if it was not yet.
     pub async fn docker(&self) -> Result<&Arc<Docker>> {
+        let docker = self.connected().await?;
+        self.needed.store(true, Ordering::Relaxed);
+        Ok(docker)
+    }
+
+    /// The Docker engine, if one answers: for whoever can do without.
+    pub async fn any_docker(&self) -> Option<&Arc<Docker>> {
+        self.connected().await.ok()
+    }
+
+    async fn connected(&self) -> Result<&Arc<Docker>> {
         self.docker.get_or_try_init(|| Docker::connect(self.host.as_deref(), self.directory.clone())).await
     }
 
-    /// Whether the Docker engine is in use.
+    /// Whether the Docker engine is in use; one that was only asked for an image is not.
     pub fn is_connected(&self) -> bool {
-        self.docker.initialized()
+        self.needed.load(Ordering::Relaxed)
     }
 
     /// What exists now of a project, foreign networks and volumes under the names it uses included.

@@ -52,90 +52,99 @@ pub enum Only<'p> {
     Wasm,
 }
 
-/// Fetches what a reference stands for, and names it in the store: the digest of its manifest.
-pub async fn fetch(
-    registry: &Registry,
-    reference: &Reference,
-    only: Only<'_>,
-    content: &Content,
-    limits: Limits,
-    progress: &(dyn Fn(String) + Send + Sync),
-) -> Result<String, FetchError> {
-    let (mut bytes, digest) = again(|| registry.manifest(reference, MANIFESTS)).await?;
-    hold(&bytes, reference.digest().unwrap_or(&digest))?;
-    let mut digest = oci::sha256(&bytes);
-    let mut document = Document::read(&bytes).map_err(FetchError::Malformed)?;
-    if !document.manifests.is_empty() {
+/// A reference at its registry, the store it is fetched into, and who hears of it.
+pub struct Fetch<'f> {
+    /// Where.
+    pub registry: &'f Registry,
+    /// What.
+    pub reference: &'f Reference,
+    /// Where to.
+    pub content: &'f Content,
+    /// Gets short lines for people.
+    pub progress: &'f (dyn Fn(String) + Send + Sync),
+}
+
+impl Fetch<'_> {
+    /// Fetches what the reference stands for, and names it in the store: the digest of its manifest.
+    pub async fn fetch(&self, only: Only<'_>, limits: Limits) -> Result<String, FetchError> {
+        let Self { reference, content, .. } = *self;
+        let (bytes, digest, document) = self.manifest(only).await?;
+        let config =
+            document.config.clone().ok_or_else(|| FetchError::Malformed("it names no configuration".into()))?;
+        let form = document.form();
+        if form == Form::Other {
+            return Err(FetchError::OtherKind(config.media_type));
+        }
+        self.one(&config, LONGEST_CONFIG).await?;
+        if only == Only::Wasm && form == Form::Files {
+            let parsed = content.read(&config.digest, LONGEST_CONFIG)?;
+            let parsed = oci::image_config(&parsed).map_err(FetchError::Malformed)?;
+            if !super::kind::is_wasm_platform(&parsed.platform) {
+                return Err(FetchError::OtherPlatforms(vec![parsed.platform]));
+            }
+        }
+        let layers: Vec<&Descriptor> = match form {
+            Form::Module(layer) => vec![layer],
+            Form::Files | Form::Spin | Form::Other => document.layers.iter().collect(),
+        };
+        let declared: u64 = layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.size));
+        if declared > limits.bytes || layers.len() as u64 > limits.entries {
+            return Err(RegistryError::TooLarge(limits.bytes).into());
+        }
+        futures_util::stream::iter(layers)
+            .map(Ok)
+            .try_for_each_concurrent(AT_ONCE, |layer| self.one(layer, layer.size))
+            .await?;
+        content.put(&digest, &bytes)?;
+        content.name(&reference.to_string(), &digest)?;
+        Ok(digest)
+    }
+
+    /// The manifest, out of an index where there is one: its bytes, its digest, what it says.
+    async fn manifest(&self, only: Only<'_>) -> Result<(Vec<u8>, String, Document), FetchError> {
+        let Self { registry, reference, .. } = *self;
+        let (bytes, digest) = again(|| registry.manifest(reference, MANIFESTS)).await?;
+        hold(&bytes, reference.digest().unwrap_or(&digest))?;
+        let document = Document::read(&bytes).map_err(FetchError::Malformed)?;
+        if document.manifests.is_empty() {
+            let digest = oci::sha256(&bytes);
+            return Ok((bytes, digest, document));
+        }
         let platform = if let Only::Platform(platform) = only { Some(platform) } else { None };
         let next = match oci::choose(&document.manifests, platform) {
             Choice::One(next) => next.clone(),
             Choice::None(platforms) => return Err(FetchError::OtherPlatforms(platforms)),
         };
         next.hex().ok_or_else(|| FetchError::Malformed(format!("`{}` is not a sha256 digest", next.digest)))?;
-        bytes = again(|| registry.manifest_at(reference, &next.digest, MANIFESTS)).await?;
+        let bytes = again(|| registry.manifest_at(reference, &next.digest, MANIFESTS)).await?;
         hold(&bytes, &next.digest)?;
-        digest = next.digest;
-        document = Document::read(&bytes).map_err(FetchError::Malformed)?;
+        let document = Document::read(&bytes).map_err(FetchError::Malformed)?;
+        Ok((bytes, next.digest, document))
     }
-    let config = document.config.clone().ok_or_else(|| FetchError::Malformed("it names no configuration".into()))?;
-    let form = document.form();
-    if form == Form::Other {
-        return Err(FetchError::OtherKind(config.media_type));
-    }
-    one(registry, reference, &config, content, LONGEST_CONFIG, progress).await?;
-    if only == Only::Wasm && form == Form::Files {
-        let parsed =
-            oci::image_config(&content.read(&config.digest, LONGEST_CONFIG)?).map_err(FetchError::Malformed)?;
-        if !super::kind::is_wasm_platform(&parsed.platform) {
-            return Err(FetchError::OtherPlatforms(vec![parsed.platform]));
-        }
-    }
-    let layers: Vec<&Descriptor> = match form {
-        Form::Module(layer) => vec![layer],
-        Form::Files | Form::Spin | Form::Other => document.layers.iter().collect(),
-    };
-    let declared: u64 = layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.size));
-    if declared > limits.bytes || layers.len() as u64 > limits.entries {
-        return Err(RegistryError::TooLarge(limits.bytes).into());
-    }
-    futures_util::stream::iter(layers)
-        .map(Ok)
-        .try_for_each_concurrent(AT_ONCE, |layer| one(registry, reference, layer, content, layer.size, progress))
-        .await?;
-    content.put(&digest, &bytes)?;
-    content.name(&reference.to_string(), &digest)?;
-    Ok(digest)
-}
 
-/// One blob, of the size that its descriptor says at most.
-async fn one(
-    registry: &Registry,
-    reference: &Reference,
-    part: &Descriptor,
-    content: &Content,
-    most: u64,
-    progress: &(dyn Fn(String) + Send + Sync),
-) -> Result<(), FetchError> {
-    let hex = part.hex().ok_or_else(|| ContentError::NoDigest(part.digest.clone()))?;
-    let short = &hex[..12];
-    if content.has(&part.digest) {
-        progress(format!("{short}: Already exists"));
-        return Ok(());
-    }
-    let mut attempt = 1;
-    loop {
-        let mut draft = content.draft()?;
-        match registry.blob_into(reference, &part.digest, most, &mut draft).await {
-            Ok(()) => {
-                draft.keep(&part.digest)?;
-                progress(format!("{short}: Pull complete"));
-                return Ok(());
+    /// One blob, of the size that its descriptor says at most.
+    async fn one(&self, part: &Descriptor, most: u64) -> Result<(), FetchError> {
+        let hex = part.hex().ok_or_else(|| ContentError::NoDigest(part.digest.clone()))?;
+        let short = &hex[..12];
+        if self.content.has(&part.digest) {
+            (self.progress)(format!("{short}: Already exists"));
+            return Ok(());
+        }
+        let mut attempt = 1;
+        loop {
+            let mut draft = self.content.draft()?;
+            match self.registry.blob_into(self.reference, &part.digest, most, &mut draft).await {
+                Ok(()) => {
+                    draft.keep(&part.digest)?;
+                    (self.progress)(format!("{short}: Pull complete"));
+                    return Ok(());
+                }
+                Err(RegistryError::Broken(why)) if attempt < ATTEMPTS => {
+                    (self.progress)(format!("{short}: Retrying ({why})"));
+                    attempt += 1;
+                }
+                Err(error) => return Err(error.into()),
             }
-            Err(RegistryError::Broken(why)) if attempt < ATTEMPTS => {
-                progress(format!("{short}: Retrying ({why})"));
-                attempt += 1;
-            }
-            Err(error) => return Err(error.into()),
         }
     }
 }

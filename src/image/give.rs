@@ -77,7 +77,11 @@ pub fn image(content: &Content, digest: &str, platform: Option<&str>) -> Result<
 pub fn artifact(content: &Content, module: &[u8], kind: ModuleKind) -> Result<String, ContentError> {
     let layer = oci::sha256(module);
     content.put(&layer, module)?;
-    let os = if kind == ModuleKind::Core { "wasip1" } else { "wasip2" };
+    let os = match kind {
+        ModuleKind::Core => "wasip1",
+        ModuleKind::Command | ModuleKind::Http => "wasip2",
+        ModuleKind::AsyncCommand | ModuleKind::AsyncHttp => "wasip3",
+    };
     let config = json!({ "architecture": "wasm", "os": os, "layerDigests": [layer] }).to_string();
     let config_digest = oci::sha256(config.as_bytes());
     content.put(&config_digest, config.as_bytes())?;

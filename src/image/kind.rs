@@ -1,8 +1,6 @@
 //! Which service is Wasm, as far as its declaration says (DESIGN, "Which service is Wasm").
 //! The image's own architecture can make a service Wasm as well; that is seen once the image is there.
 
-use std::path::Path;
-
 use crate::model::Service;
 
 /// Runtimes of Docker's deprecated Wasm workloads: `io.containerd.<name>.vN`.
@@ -13,7 +11,7 @@ const SHIMS: &[&str] = &["wasmedge", "wasmtime", "wasmer", "wamr", "spin", "slig
 pub enum WasmSign {
     /// `x-wasm`.
     Extension,
-    /// `image` is the path of a module.
+    /// `image` is a path.
     Path,
     /// `runtime`.
     Runtime,
@@ -25,7 +23,7 @@ pub enum WasmSign {
 pub fn wasm_sign(service: &Service) -> Option<WasmSign> {
     if service.wasm.is_some() {
         Some(WasmSign::Extension)
-    } else if service.image.as_deref().is_some_and(is_module_path) {
+    } else if service.image.as_deref().is_some_and(is_path) {
         Some(WasmSign::Path)
     } else if service.runtime.as_deref().is_some_and(is_wasm_runtime) {
         Some(WasmSign::Runtime)
@@ -41,11 +39,9 @@ pub fn wasm_sign(service: &Service) -> Option<WasmSign> {
     }
 }
 
-/// Whether `image:` is the path of a `.wasm` or `.wat` file rather than a reference.
-pub fn is_module_path(image: &str) -> bool {
-    let extension = Path::new(image).extension();
-    extension.is_some_and(|extension| extension == "wasm" || extension == "wat")
-        && (image.starts_with('/') || image.starts_with("./") || image.starts_with("../"))
+/// Whether `image:` is a path (of a module, a saved image, a layout folder) rather than a reference, none of which begins so.
+pub fn is_path(image: &str) -> bool {
+    image.starts_with('/') || image.starts_with("./") || image.starts_with("../")
 }
 
 /// Whether `runtime:` names one of the Wasm shims.
@@ -88,10 +84,12 @@ mod tests {
     }
 
     #[test]
-    fn only_paths_are_module_paths() {
-        assert!(is_module_path("./gateway.wasm"));
-        assert!(is_module_path("/srv/gateway.wat"));
-        assert!(!is_module_path("gateway.wasm"), "that is a reference");
-        assert!(!is_module_path("example.com/app:1"));
+    fn only_what_begins_like_a_path_is_one() {
+        for path in ["./gateway.wasm", "/srv/gateway.wat", "../saved.tar", "./layout"] {
+            assert!(is_path(path), "{path}");
+        }
+        for reference in ["gateway.wasm", "example.com/app:1", "app"] {
+            assert!(!is_path(reference), "{reference}");
+        }
     }
 }

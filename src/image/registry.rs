@@ -228,6 +228,8 @@ fn error(error: OciDistributionError) -> RegistryError {
         OciDistributionError::ImageManifestNotFoundError(_) | OciDistributionError::ServerError { code: 404, .. } => {
             RegistryError::NotFound
         }
+        OciDistributionError::ServerError { code: 401, .. } => RegistryError::Denied("it wants credentials".into()),
+        OciDistributionError::ServerError { code: 403, .. } => RegistryError::Denied("it refuses".into()),
         OciDistributionError::DigestError(_) => RegistryError::Damaged(text),
         OciDistributionError::RegistryError { envelope, .. } => {
             let unknown = [OciErrorCode::ManifestUnknown, OciErrorCode::NameUnknown, OciErrorCode::BlobUnknown];

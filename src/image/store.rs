@@ -69,6 +69,11 @@ impl Store {
         })
     }
 
+    /// Bytes of a stored module.
+    pub fn size(&self, digest: &str) -> Option<u64> {
+        fs::metadata(self.folder.join(format!("{digest}.wasm"))).ok().map(|metadata| metadata.len())
+    }
+
     /// Stores a binary and answers where it is. `digest` is its SHA-256, computed by the caller.
     pub fn put(&self, bytes: &[u8], digest: &str) -> Result<PathBuf, ModuleError> {
         let path = self.folder.join(format!("{digest}.wasm"));

@@ -9,8 +9,8 @@ use super::check::{Check, Unrecognised};
 use super::health::Monitor;
 use super::restart::Backoff;
 use crate::engine::report::{Attempt, ErrorKind, Exit, Started};
-use crate::event::{InstanceState, InstanceView, Kind};
-use crate::model::{InstanceName, Resolved};
+use crate::event::{InstanceState, InstanceView, Kind, ModuleView};
+use crate::model::{InstanceName, Module, Resolved};
 use crate::plan::observed::{Existing, Health, PublishedPort};
 use crate::plan::unit::{Action, Addresses, Edge, EdgeCondition, InstanceSpec, UnitId};
 
@@ -278,15 +278,16 @@ impl Instance {
             State::Backoff { code, reason, .. } | State::Restarting { code, reason } => restarting(code, reason),
             State::Failed { problem, .. } => InstanceState::Failed { reason: problem.message.clone() },
         };
-        let (kind, image) = match &self.spec.resolved {
-            Resolved::Linux { image, .. } => (Kind::Linux, image.clone()),
-            Resolved::Wasm(module) => (Kind::Wasm, module.reference.clone()),
+        let (kind, image, module) = match &self.spec.resolved {
+            Resolved::Linux { image, .. } => (Kind::Linux, image.clone(), None),
+            Resolved::Wasm(module) => (Kind::Wasm, module.reference.clone(), Some(module_view(module))),
         };
         InstanceView {
             name: self.spec.name.clone(),
             container: self.spec.container.clone(),
             kind,
             image,
+            module,
             command: command_line(&self.spec),
             state,
             health: self.health,
@@ -314,6 +315,17 @@ pub(super) fn spoken(name: &InstanceName, replicas: usize) -> String {
 /// `Container <name>`, as compose's progress calls it.
 pub(super) fn container_label(container: &str) -> String {
     format!("Container {container}")
+}
+
+/// An image built without a platform of Wasm says another; a guest is Wasm all the same.
+fn module_view(module: &Module) -> ModuleView {
+    let platform = &module.config.platform;
+    let is_wasm = platform.contains("wasi") || platform.contains("wasm");
+    ModuleView {
+        digest: module.digest.clone(),
+        size: module.size,
+        platform: if is_wasm { platform.clone() } else { "wasi/wasm".to_owned() },
+    }
 }
 
 /// Entrypoint and command as one line; a declared entrypoint leaves out the image's command, as in the engine.

@@ -7,6 +7,7 @@
 pub mod console;
 pub mod explain;
 pub mod follow;
+pub mod image;
 pub mod json;
 pub mod log;
 pub mod merge;

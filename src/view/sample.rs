@@ -46,6 +46,7 @@ pub(super) fn instance(service: &str, kind: Kind, state: InstanceState) -> Insta
         container: format!("shop-{service}-1"),
         kind,
         image: format!("{service}:1"),
+        module: None,
         command: format!("/{service} --serve"),
         state,
         health: None,

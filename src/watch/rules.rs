@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::image::ignore::Rules;
-use crate::image::kind::{is_module_path, wasm_sign};
+use crate::image::kind::{is_path, wasm_sign};
 use crate::model::{HostBuild, Project, Service, ServiceName};
 
 /// What editors and version control write beside what people do.
@@ -196,7 +196,7 @@ fn module(service: &Service) -> Option<PathBuf> {
     wasm_sign(service)?;
     let wasm = service.wasm.as_ref();
     let option = wasm.and_then(|wasm| wasm.build.as_ref().map(|build| build.output.clone()).or(wasm.module.clone()));
-    option.or_else(|| service.image.as_ref().filter(|image| is_module_path(image)).map(PathBuf::from))
+    option.or_else(|| service.image.as_ref().filter(|image| is_path(image)).map(PathBuf::from))
 }
 
 fn slashed(path: &Path) -> String {
@@ -237,8 +237,7 @@ mod tests {
             command: vec!["make".into()],
             output: "/p/api/app.wasm".into(),
             working_dir: "/p/api".into(),
-            environment: Default::default(),
-            watch: Vec::new(),
+            ..HostBuild::default()
         };
         let of = |build: HostBuild| {
             let wasm = Some(WasmOptions { build: Some(build), ..WasmOptions::default() });

@@ -17,6 +17,7 @@ mod live;
 mod network;
 mod remote;
 mod samples;
+mod sources;
 mod support;
 mod volumes;
 mod wasi3;

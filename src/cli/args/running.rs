@@ -2,7 +2,7 @@
 
 use clap::{ArgAction, Args};
 
-use super::Pull;
+use super::PullWhen;
 
 /// `run`.
 #[derive(Debug, Args)]
@@ -75,7 +75,7 @@ pub struct Run {
     pub build: bool,
     /// Pull before running
     #[arg(long, value_enum, default_value = "policy", value_name = "WHEN")]
-    pub pull: Pull,
+    pub pull: PullWhen,
     /// Show no progress
     #[arg(short, long)]
     pub quiet: bool,

@@ -49,6 +49,7 @@ fn view(service: &str, kind: Kind, state: InstanceState) -> InstanceView {
         container: format!("shop-{service}-1"),
         kind,
         image: format!("./{service}.wasm"),
+        module: None,
         command: format!("{service}.wasm"),
         state,
         health: None,

@@ -14,7 +14,7 @@ use crate::cli::streams::{attached, converse};
 use crate::cli::{load, output};
 use crate::engine::Engine as _;
 use crate::engine::engines::Engines;
-use crate::image::kind::is_module_path;
+use crate::image::kind::is_path;
 use crate::model::{Resolved, ServiceName};
 use crate::plan;
 use crate::plan::unit::Work as Unit;
@@ -25,9 +25,10 @@ use crate::supervisor::signals::Signals;
 pub async fn run(mut settings: Settings, args: Run) -> Outcome {
     let image = args.image.clone().unwrap_or_default();
     let mut signals = Signals::listen()?;
-    let source = if std::path::Path::new(&image).is_file() {
+    let path = std::path::Path::new(&image);
+    let source = if path.is_file() || is_path(&image) && path.is_dir() {
         Source::File(std::path::absolute(&image)?.display().to_string())
-    } else if is_module_path(&image) || image.ends_with(".wasm") || image.ends_with(".wat") {
+    } else if is_path(&image) || image.ends_with(".wasm") || image.ends_with(".wat") {
         return Err(Failure::new(format!("there is no file `{image}`"), []));
     } else {
         Source::Image(image.clone())

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{Ipv4Addr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -183,16 +184,41 @@ impl Registry {
             "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": self.blob(name, "{}"), "size": 2},
             "layers": layers.iter().map(described).collect::<Vec<Value>>(),
         });
-        let digest = self.blob(name, &manifest.to_string());
+        self.tag(name, &manifest)
+    }
+
+    /// Lets `NAME:1` stand for a manifest or an index: its digest.
+    pub fn tag(&self, name: &str, manifest: &Value) -> String {
+        let digest = self.manifest(name, manifest);
         let hex = digest.trim_start_matches("sha256:");
-        let manifests = self.storage(&format!("repositories/{name}/_manifests"));
-        link(&manifests.join("revisions/sha256").join(hex), &digest);
-        link(&manifests.join("tags/1/current"), &digest);
-        link(&manifests.join("tags/1/index/sha256").join(hex), &digest);
+        let tag = self.storage(&format!("repositories/{name}/_manifests/tags/1"));
+        link(&tag.join("current"), &digest);
+        link(&tag.join("index/sha256").join(hex), &digest);
         digest
     }
 
-    fn blob(&self, name: &str, content: &str) -> String {
+    /// A manifest that can be asked for by its digest.
+    pub fn manifest(&self, name: &str, manifest: &Value) -> String {
+        let digest = self.blob(name, manifest.to_string());
+        let hex = digest.trim_start_matches("sha256:");
+        link(&self.storage(&format!("repositories/{name}/_manifests/revisions/sha256/{hex}")), &digest);
+        digest
+    }
+
+    /// What it has under a digest, of whatever repository.
+    pub fn content(&self, digest: &str) -> Vec<u8> {
+        fs::read(self.data(digest.trim_start_matches("sha256:"))).expect("the registry has it")
+    }
+
+    /// The digest a tag stands for.
+    pub fn tagged(&self, name: &str, tag: &str) -> String {
+        let link = self.storage(&format!("repositories/{name}/_manifests/tags/{tag}/current/link"));
+        fs::read_to_string(link).expect("the registry has the tag")
+    }
+
+    /// A blob: its digest.
+    pub fn blob(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let content = content.as_ref();
         let hex: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
         let path = self.data(&hex);
         fs::create_dir_all(path.parent().expect("a file has a folder")).expect("a writable folder");
@@ -202,7 +228,8 @@ impl Registry {
     }
 
     /// Changes what the registry has under the digest of `content`.
-    pub fn tamper(&self, content: &str, other: &str) {
+    pub fn tamper(&self, content: impl AsRef<[u8]>, other: impl AsRef<[u8]>) {
+        let (content, other) = (content.as_ref(), other.as_ref());
         let hex: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(content.len(), other.len(), "a registry notices another length");
         fs::write(self.data(&hex), other).expect("a writable folder");
@@ -220,4 +247,50 @@ impl Registry {
 fn link(folder: &Path, digest: &str) {
     fs::create_dir_all(folder).expect("a writable folder");
     fs::write(folder.join("link"), digest).expect("a writable folder");
+}
+
+/// A registry with one repository that breaks blobs off in the middle, as a real one cannot be made to.
+#[derive(Debug)]
+pub struct Breaking {
+    port: u16,
+}
+
+impl Breaking {
+    /// Serves documents and blobs by path (`manifests/1`, `blobs/sha256:…`); the first so many blobs break off. The
+    /// thread ends with the tests.
+    pub fn serve(parts: BTreeMap<String, (&'static str, Vec<u8>)>, mut breaks: usize) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|count| count == 1) {
+                    head.push(byte[0]);
+                }
+                let head = String::from_utf8_lossy(&head).into_owned();
+                let path = head.split(' ').nth(1).unwrap_or_default().trim_start_matches("/v2/");
+                let part = parts.get(path.trim_start_matches("app/"));
+                let (status, kind, body) = match part {
+                    Some((kind, body)) => ("200 OK", *kind, body.as_slice()),
+                    None if path.is_empty() => ("200 OK", "application/json", b"{}".as_slice()),
+                    None => ("404 Not Found", "application/json", b"{}".as_slice()),
+                };
+                let broken = path.contains("blobs/") && breaks > 0;
+                breaks -= usize::from(broken);
+                let sent = if broken { &body[..body.len() / 2] } else { body };
+                let head = format!(
+                    "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                    body.len()
+                );
+                let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(sent));
+            }
+        });
+        Self { port }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
 }
