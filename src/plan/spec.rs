@@ -143,6 +143,12 @@ impl<'a> Specs<'a> {
         if !reach.is_empty() || !variables.is_empty() {
             settings.insert("image".into(), json!({ "egress": reach, "settings": variables }));
         }
+        // The other files of an image are part of what runs; their folder is named by the image.
+        if let Some(Resolved::Wasm(module)) = self.resolution.get(&service.name)
+            && let Some(name) = module.root.as_ref().and_then(|root| root.file_name())
+        {
+            settings.insert("files".into(), json!(name.to_string_lossy()));
+        }
         let links = wiring::links(self.project, self.resolution, service);
         if !links.is_empty() {
             settings.insert("links".into(), json!(links));
