@@ -4,15 +4,18 @@
 //! loudly where none answers, and fail instead under `WCOMPOSE_REQUIRE_ENGINE=1`.
 
 mod bad_input;
+mod cache;
 mod change;
 mod cli;
 mod corpus;
 mod datagrams;
 mod edge;
+mod escape;
 mod hands;
 mod https;
 mod layers;
 mod lifecycle;
+mod limits;
 mod live;
 mod network;
 mod remote;

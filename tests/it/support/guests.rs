@@ -25,6 +25,10 @@ pub enum Guest {
     Edge,
     /// `edge-http`, on WasmEdge's ports of hyper, tokio and mysql_async.
     EdgeHttp,
+    /// `burglar`, a preview 1 module.
+    Burglar,
+    /// `rascal`, a preview 2 component.
+    Rascal,
 }
 
 impl Guest {
@@ -33,8 +37,8 @@ impl Guest {
         static BUILT: OnceLock<()> = OnceLock::new();
         BUILT.get_or_init(|| {
             if !places::prebuilt() {
-                compile("wasm32-wasip1", &["peer", "edge", "edge-http"]);
-                compile("wasm32-wasip2", &["peer", "relay", "async-peer", "async-relay"]);
+                compile("wasm32-wasip1", &["peer", "edge", "edge-http", "burglar"]);
+                compile("wasm32-wasip2", &["peer", "rascal", "relay", "async-peer", "async-relay"]);
                 compile(linux(), &["peer"]);
             }
         });
@@ -47,6 +51,8 @@ impl Guest {
             Self::AsyncRelay => ("wasm32-wasip2", "async_relay.wasm"),
             Self::Edge => ("wasm32-wasip1", "edge.wasm"),
             Self::EdgeHttp => ("wasm32-wasip1", "edge-http.wasm"),
+            Self::Rascal => ("wasm32-wasip2", "rascal.wasm"),
+            Self::Burglar => ("wasm32-wasip1", "burglar.wasm"),
         };
         target_folder().join(target).join("release").join(file)
     }

@@ -111,6 +111,8 @@ impl Project {
             Guest::AsyncRelay => "async-relay.wasm",
             Guest::Edge => "edge.wasm",
             Guest::EdgeHttp => "edge-http.wasm",
+            Guest::Burglar => "burglar.wasm",
+            Guest::Rascal => "rascal.wasm",
         };
         fs::copy(guest.path(), self.folder().join(name)).expect("the guest is built");
         self

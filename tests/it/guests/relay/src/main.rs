@@ -30,6 +30,9 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
         }
         ["requests"] => (REQUESTS.fetch_add(1, Ordering::Relaxed) + 1).to_string(),
         ["trap"] => panic!("asked to"),
+        ["spin"] => loop {
+            std::hint::spin_loop();
+        },
         ["get", host, port, rest @ ..] => {
             let address = format!("http://{host}:{port}/{}", rest.join("/"));
             match Client::new().send(Request::get(address).body(Body::empty())?).await {
