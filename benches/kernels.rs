@@ -1,0 +1,67 @@
+//! What Wasm costs that computes: four kernels as a guest under wcompose and as a native program of the same source, in turns.
+//! Run by `benches/run`.
+
+#[path = "support/figure.rs"]
+mod figure;
+#[expect(dead_code, reason = "the benchmarks use a part of it")]
+#[path = "support/peers.rs"]
+mod peers;
+#[expect(dead_code, reason = "the benchmarks use a part of what the scenarios use")]
+#[path = "../tests/it/support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::io::{self, Write};
+use std::process::Command;
+use std::time::Duration;
+
+use figure::{Figure, median};
+use support::Project;
+
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// Rounds of each; a kernel tells the fastest of a few runs in each round.
+const ROUNDS: usize = 5;
+
+fn main() -> Outcome {
+    let native = if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-musl" } else { "x86_64-unknown-linux-musl" };
+    // What `gcc -O2` has on this machine: SSE2 there, the vectors of the Wasm standard here.
+    let guest = peers::compiled("kernels", "wasm32-wasip1", "-Copt-level=3 -Ctarget-feature=+simd128")?;
+    let native = peers::compiled("kernels", native, "-Copt-level=3")?;
+    let project = Project::wasm("services: { job: { image: ./kernels.wasm } }");
+    fs::copy(guest, project.folder().join("kernels.wasm"))?;
+
+    let mut figures: BTreeMap<String, (Figure, Vec<f64>)> = BTreeMap::new();
+    for round in 0..=ROUNDS {
+        project.up();
+        project.becomes("job", "exited");
+        let ours = times(&project.logs("job"));
+        project.run(&["down"]).well();
+        let output = Command::new(&native).output()?;
+        let theirs = times(&String::from_utf8_lossy(&output.stdout));
+        // The first round warms the caches.
+        for (name, ours) in ours.into_iter().filter(|_| round > 0) {
+            let theirs = *theirs.get(&name).ok_or("the native program has no such kernel")?;
+            let (figure, ratios) = figures
+                .entry(name.clone())
+                .or_insert_with(|| (Figure::new(format!("kernel, {name}"), "native"), Vec::new()));
+            figure.take(ours, theirs);
+            ratios.push(theirs.as_secs_f64() / ours.as_secs_f64());
+        }
+    }
+    let mut logarithms = 0.0;
+    for (figure, ratios) in figures.values() {
+        figure.print("reported");
+        logarithms += median(ratios.iter().copied()).ln();
+    }
+    let mean = (logarithms / figures.len() as f64).exp();
+    let line = format!("{} kernels, geometric mean: {:.0} % of native speed; aim: 80 %\n", figures.len(), mean * 100.0);
+    Ok(io::stdout().write_all(line.as_bytes())?)
+}
+
+fn times(text: &str) -> BTreeMap<String, Duration> {
+    let parted = text.lines().filter_map(|line| line.split_once(' '));
+    parted.filter_map(|(name, nanos)| Some((name.to_owned(), Duration::from_nanos(nanos.parse().ok()?)))).collect()
+}
