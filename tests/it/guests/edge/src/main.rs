@@ -10,11 +10,11 @@
 //!   edge redis HOST PORT       sets a value and reads it back
 //!   edge postgres HOST PORT USER PASSWORD QUERY
 
-use std::env;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
-use std::process;
+use std::time::Duration;
+use std::{env, process, thread};
 
 use wasmedge_wasi_socket::poll::{self, Subscription};
 use wasmedge_wasi_socket::socket::{AddressFamily, Socket, SocketType};
@@ -69,10 +69,17 @@ fn act(words: &[&str]) -> io::Result<String> {
         }
         ["udp-send", host, port, text] => {
             let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.as_ref().set_recv_timeout(Some(Duration::from_millis(500)))?;
             let to = resolve(host, port)?;
-            socket.send_to(text.as_bytes(), to)?;
             let mut buffer = [0; 2048];
-            let (length, from) = socket.recv_from(&mut buffer)?;
+            let mut tries = 0;
+            let (length, from) = loop {
+                socket.send_to(text.as_bytes(), to)?;
+                match socket.recv_from(&mut buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock && tries < 40 => tries += 1,
+                    received => break received?,
+                }
+            };
             if from != to {
                 return Err(io::Error::other(format!("{from} answered for {to}")));
             }
@@ -105,8 +112,16 @@ fn resolve(host: &str, port: &str) -> io::Result<SocketAddr> {
     Ok(SocketAddr::new(first.ip(), port))
 }
 
+/// Connects, trying again while the other is not there yet.
 fn dial(host: &str, port: &str) -> io::Result<TcpStream> {
-    TcpStream::connect(resolve(host, port)?)
+    let mut tries = 0;
+    loop {
+        match resolve(host, port).and_then(TcpStream::connect) {
+            Err(_) if tries < 100 => tries += 1,
+            connected => return connected,
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
 }
 
 fn echo(mut stream: impl Read + Write) -> io::Result<()> {
