@@ -1,11 +1,13 @@
 use wasmtime::{Config, Engine, Module};
 
 use super::{Linked, socket_function};
+use crate::image::module::to_binary;
 
 fn module(imports: &str) -> Module {
     let engine = Engine::new(Config::new().epoch_interruption(true)).expect("an engine");
     let text = format!(r#"(module {imports} (memory (export "memory") 1) (func (export "_start")))"#);
-    Module::new(&engine, text).expect("the test's text is right")
+    let binary = to_binary(text.as_bytes()).expect("the test's text is right");
+    Module::new(&engine, binary).expect("it is a module")
 }
 
 /// An import of preview 1 with so many numbers as parameters.
