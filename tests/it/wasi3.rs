@@ -60,6 +60,15 @@ fn its_sockets_reach_its_network_and_nothing_else() {
 }
 
 #[test]
+fn its_datagrams_reach_its_network_and_nothing_else() {
+    let (project, port) = peer("  two: { image: ./async-peer.wasm, command: [serve, \"81\"] }\n");
+    project.up();
+    assert_eq!(project.ask(port, "/udp/two/81/hello"), "hello");
+    assert_eq!(project.ask(port, "/udp/localhost/80/itself"), "itself");
+    assert!(project.ask_in_vain(port, "/udp/169.254.169.254/53/x").contains("AccessDenied"));
+}
+
+#[test]
 fn its_files_are_those_it_was_given() {
     let (project, port) =
         peer("    configs: [{ source: note, target: /note }]\nconfigs: { note: { content: kept } }\n");

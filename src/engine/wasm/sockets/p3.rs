@@ -6,9 +6,11 @@
 mod tcp;
 mod udp;
 
+use std::net::SocketAddr;
+
 use wasmtime::component::{Accessor, Linker};
 use wasmtime_wasi::p3::bindings::sockets::ip_name_lookup::{self, ErrorCode as LookupError};
-use wasmtime_wasi::p3::bindings::sockets::types::{self, ErrorCode, IpAddress};
+use wasmtime_wasi::p3::bindings::sockets::types::{self, ErrorCode, IpAddress, IpAddressFamily};
 use wasmtime_wasi::p3::sockets::SocketError;
 
 use super::super::host::State;
@@ -44,6 +46,13 @@ impl ip_name_lookup::HostWithStore<State> for Sockets {
             Err(NetError::UnknownName) => Err(LookupError::NameUnresolvable),
             Err(NetError::Io(_)) => Err(LookupError::TemporaryResolverFailure),
         })
+    }
+}
+
+fn fits(family: IpAddressFamily, address: SocketAddr) -> bool {
+    match family {
+        IpAddressFamily::Ipv4 => address.is_ipv4(),
+        IpAddressFamily::Ipv6 => address.is_ipv6(),
     }
 }
 

@@ -23,7 +23,7 @@ use wasmtime_wasi::p3::sockets::{SocketError, SocketResult};
 use super::super::super::host::State;
 use super::super::super::streams::Shared;
 use super::super::{Options, Sockets, View};
-use super::refusal;
+use super::{fits, refusal};
 use crate::net::stack::{Conn, Listener};
 
 /// What one read takes from a connection where the guest names no size.
@@ -69,13 +69,6 @@ impl View<'_> {
     fn stream_socket(&mut self, resource: &Resource<TcpSocket>) -> SocketResult<&mut Socket> {
         let ours = Resource::<Socket>::new_borrow(resource.rep());
         self.table().get_mut(&ours).map_err(SocketError::trap)
-    }
-}
-
-fn fits(family: IpAddressFamily, address: SocketAddr) -> bool {
-    match family {
-        IpAddressFamily::Ipv4 => address.is_ipv4(),
-        IpAddressFamily::Ipv6 => address.is_ipv6(),
     }
 }
 

@@ -7,7 +7,9 @@ use wasip3::clocks::monotonic_clock;
 use wasip3::filesystem::preopens;
 use wasip3::filesystem::types::{DescriptorFlags, OpenFlags, PathFlags};
 use wasip3::sockets::ip_name_lookup::resolve_addresses;
-use wasip3::sockets::types::{ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, TcpSocket};
+use wasip3::sockets::types::{
+    ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, TcpSocket, UdpSocket,
+};
 use wasip3::wit_bindgen::{StreamResult, spawn_local};
 
 wasip3::cli::command::export!(Peer);
@@ -39,6 +41,13 @@ async fn say(text: String) -> Result<(), ()> {
 }
 
 async fn serve(port: u16) -> Result<(), ErrorCode> {
+    let datagrams = UdpSocket::create(IpAddressFamily::Ipv4)?;
+    datagrams.bind(at((0, 0, 0, 0), port))?;
+    spawn_local(async move {
+        while let Ok((data, from)) = datagrams.receive().await {
+            let _ = datagrams.send(data, Some(from)).await;
+        }
+    });
     let socket = TcpSocket::create(IpAddressFamily::Ipv4)?;
     socket.bind(at((0, 0, 0, 0), port))?;
     let mut connections = socket.listen()?;
@@ -109,6 +118,10 @@ async fn act(words: &[&str]) -> Result<String, String> {
             let found = resolve_addresses((*name).to_owned()).await.map_err(|error| format!("{error:?}"))?;
             Ok(found.iter().map(|address| format!("{address:?}")).collect::<Vec<_>>().join(" "))
         }
+        ["udp", host, port, text] => {
+            let port = port.parse().map_err(|_| "no port".to_owned())?;
+            ask(host, port, text).await
+        }
         ["read", path] => read(path).await.map_err(|error| format!("{error:?}")),
         ["get", host, port, rest @ ..] => {
             let port = port.parse().map_err(|_| "no port".to_owned())?;
@@ -126,14 +139,30 @@ async fn read(name: &str) -> Result<String, wasip3::filesystem::types::ErrorCode
     Ok(String::from_utf8_lossy(&bytes.collect().await).into_owned())
 }
 
-async fn get(host: &str, port: u16, path: &str) -> Result<String, String> {
-    let told = |error: &dyn std::fmt::Debug| format!("{error:?}");
+fn told(error: &dyn std::fmt::Debug) -> String {
+    format!("{error:?}")
+}
+
+async fn lookup(host: &str) -> Result<(u8, u8, u8, u8), String> {
     let found = resolve_addresses(host.to_owned()).await.map_err(|error| told(&error))?;
     let found = found.into_iter().find_map(|address| match address {
         IpAddress::Ipv4(address) => Some(address),
         IpAddress::Ipv6(_) => None,
     });
-    let address = found.ok_or("no address")?;
+    Ok(found.ok_or("no address")?)
+}
+
+/// Sends a datagram and waits for another.
+async fn ask(host: &str, port: u16, text: &str) -> Result<String, String> {
+    let to = at(lookup(host).await?, port);
+    let socket = UdpSocket::create(IpAddressFamily::Ipv4).map_err(|error| told(&error))?;
+    socket.send(text.as_bytes().to_vec(), Some(to)).await.map_err(|error| told(&error))?;
+    let (data, _) = socket.receive().await.map_err(|error| told(&error))?;
+    Ok(String::from_utf8_lossy(&data).into_owned())
+}
+
+async fn get(host: &str, port: u16, path: &str) -> Result<String, String> {
+    let address = lookup(host).await?;
     let socket = TcpSocket::create(IpAddressFamily::Ipv4).map_err(|error| told(&error))?;
     socket.connect(at(address, port)).await.map_err(|error| told(&error))?;
     send(&socket, format!("GET /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"))
