@@ -289,5 +289,6 @@ fn wanted<'w>(service: &'w Service, subject: &'w str, image: &'w str) -> Wanted<
         entry: Entry::default(),
         platform: service.platform.as_deref().filter(|platform| is_wasm_platform(platform)),
         policy: PullPolicy::Always,
+        plugs: &[],
     }
 }

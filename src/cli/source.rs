@@ -4,7 +4,7 @@
 //! is asked directly. `always` and an age that is over turn it round. No engine is needed for any of it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -41,6 +41,8 @@ pub struct Wanted<'w> {
     pub platform: Option<&'w str>,
     /// When a registry is asked.
     pub policy: PullPolicy,
+    /// Components that are joined with it.
+    pub plugs: &'w [PathBuf],
 }
 
 /// Where modules come from.
@@ -214,7 +216,8 @@ impl<'s> Sources<'s> {
         wanted: &Wanted<'_>,
         work: impl FnOnce(&Picker, &str, Entry<'_>) -> Result<T, PickError> + Send + 'static,
     ) -> Result<T, Failure> {
-        let (picker, reference) = (self.picker.clone(), wanted.reference.to_owned());
+        let (mut picker, reference) = (self.picker.clone(), wanted.reference.to_owned());
+        picker.store = picker.store.plugging(wanted.plugs);
         let entrypoint = wanted.entry.entrypoint.map(<[String]>::to_vec);
         let command = wanted.entry.command.map(<[String]>::to_vec);
         let outcome = tokio::task::spawn_blocking(move || {

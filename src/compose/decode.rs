@@ -16,9 +16,9 @@ use super::node::{Data, Node, Path};
 use super::{Loader, consistency, dotenv, files, limits, resolve, spec, values};
 use crate::diag::{Diagnostics, FileId};
 use crate::model::{
-    Attachment, Build, Bytes, Condition, Dependency, ExposedPort, FileContent, FileGrant, HealthTest, Healthcheck,
-    HostBuild, HostPort, Ipam, IpamPool, Logging, Mount, MountSource, Network, NetworkKey, NetworkMode, Port, Project,
-    ProjectName, Protocol, PullPolicy, Restart, Service, ServiceName, Volume, VolumeKey, WasmOptions,
+    Attachment, BadRedisAddress, Build, Bytes, Condition, Dependency, ExposedPort, FileContent, FileGrant, HealthTest,
+    Healthcheck, HostBuild, HostPort, Ipam, IpamPool, Logging, Mount, MountSource, Network, NetworkKey, NetworkMode,
+    Port, Project, ProjectName, Protocol, PullPolicy, Restart, Service, ServiceName, Volume, VolumeKey, WasmOptions,
 };
 
 /// Reads the `env_file`s and `label_file`s of the enabled services into their environment and labels.
@@ -517,7 +517,23 @@ impl Decoder<'_> {
                 );
             }
         }
+        let redis = value.get("keyvalue").and_then(|keyvalue| text(keyvalue, "redis"));
+        let keyvalue =
+            redis.map(str::parse).and_then(|parsed| match parsed {
+                Ok(address) => Some(address),
+                Err(bad) => {
+                    let place = node.get("keyvalue").and_then(|keyvalue| keyvalue.get("redis")).unwrap_or(node);
+                    let bad: BadRedisAddress = bad;
+                    self.diagnostics.push(place.error(format!("{bad} (`x-wasm.keyvalue` of service `{name}`)")).hint(
+                        "write the service's name, `cache` or `cache:6379`, or `redis://:PASSWORD@cache:6379/0`",
+                    ));
+                    None
+                }
+            });
         Some(WasmOptions {
+            config: strings(&value, "config"),
+            keyvalue,
+            plug: list_of(&value, "plug").iter().map(|plug| path(plug)).collect(),
             module,
             build,
             http_ports: http

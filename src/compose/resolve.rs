@@ -76,6 +76,7 @@ static PATHS: LazyLock<Rules<Rule>> = LazyLock::new(|| {
         ("services.*.develop.watch.[].path", Rule::Real),
         ("services.*.volumes.[]", Rule::BindMount),
         ("services.*.x-wasm.module", Rule::Local),
+        ("services.*.x-wasm.plug.[]", Rule::Local),
         ("services.*.x-wasm.build.output", Rule::Local),
         ("services.*.x-wasm.build.working_dir", Rule::Local),
         ("services.*.x-wasm.build.watch.[]", Rule::Local),

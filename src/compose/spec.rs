@@ -704,6 +704,9 @@ pub static WASM: Record = closed(
         optional("egress", TEXTS),
         optional("env_from_links", Kind::Flag),
         optional("healthcheck", Kind::Record(&WASM_HEALTHCHECK)),
+        optional("config", Kind::Map(Keys::Free, &Kind::Scalar)),
+        optional("keyvalue", Kind::Record(&WASM_KEYVALUE)),
+        optional("plug", TEXTS),
         optional("fuel", Kind::Integer(1, i64::MAX)),
     ],
 );
@@ -721,5 +724,7 @@ static WASM_BUILD: Record = closed(
 
 static WASM_HTTP: Record =
     closed("x-wasm.http", &[optional("ports", Kind::List(&Kind::Integer(1, 65_535))), optional("reuse", Kind::Flag)]);
+
+static WASM_KEYVALUE: Record = closed("x-wasm.keyvalue", &[optional("redis", Kind::Text)]);
 
 static WASM_HEALTHCHECK: Record = closed("x-wasm.healthcheck", &[optional("http", Kind::Text)]);

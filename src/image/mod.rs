@@ -13,6 +13,7 @@ pub mod layers;
 pub mod module;
 pub mod oci;
 pub mod pick;
+pub mod plug;
 pub mod registry;
 pub mod spin;
 pub mod store;

@@ -29,6 +29,9 @@ pub enum Unsuitable {
     /// Something it needs is not there.
     #[error("{0}")]
     Missing(Missing),
+    /// What was to be joined with it does not fit.
+    #[error(transparent)]
+    Plug(#[from] super::plug::PlugError),
 }
 
 /// Imports that wcompose does not provide.
@@ -264,6 +267,15 @@ const ASYNC_INTERFACES: &[&str] = &[
     "wasi:sockets/types",
 ];
 
+/// Interfaces outside WASI's releases that guests get, in the one version there is of each.
+const DRAFTS: &[&str] = &[
+    "wasi:config/store@0.2.0-rc.1",
+    "wasi:keyvalue/atomics@0.2.0-draft",
+    "wasi:keyvalue/batch@0.2.0-draft",
+    "wasi:keyvalue/store@0.2.0-draft",
+    "wasi:logging/logging@0.1.0-draft",
+];
+
 /// Functions of WASI preview 1.
 const PREVIEW1: &[&str] = &[
     "args_get",
@@ -317,6 +329,7 @@ const PREVIEW1: &[&str] = &[
 fn provides_interface(name: &str) -> bool {
     INTERFACES.iter().any(|interface| is_interface(name, interface, "0.2"))
         || ASYNC_INTERFACES.iter().any(|interface| is_interface(name, interface, "0.3"))
+        || DRAFTS.contains(&name)
 }
 
 /// What WasmEdge adds to them. Their types tell the version, and are looked at when a module is linked.
@@ -374,6 +387,12 @@ fn family(module: &str, name: &str) -> Option<&'static str> {
         _ if root.starts_with("fermyon:spin/") || root.starts_with("spin-") => "these are interfaces of Spin",
         _ if root.starts_with("wasi:") && root.contains("@0.3.0-rc") => {
             "these are release candidates of WASI 0.3, which differ from its release: build with current tools"
+        }
+        _ if root.starts_with("wasi:keyvalue/") => {
+            "of `wasi:keyvalue`, `store`, `atomics` and `batch` are provided, as `@0.2.0-draft`"
+        }
+        _ if root.starts_with("wasi:config/") || root.starts_with("wasi:runtime-config/") => {
+            "of `wasi:config`, `store@0.2.0-rc.1` is provided"
         }
         _ => return None,
     })
@@ -461,7 +480,11 @@ mod tests {
             "wasi:cli/run@0.2.0",
         ))
         .unwrap_err();
-        assert_eq!(error.to_string(), "it imports what wcompose does not provide: `wasi:keyvalue/store@0.2.0`");
+        assert_eq!(
+            error.to_string(),
+            "it imports what wcompose does not provide: `wasi:keyvalue/store@0.2.0`; \
+             of `wasi:keyvalue`, `store`, `atomics` and `batch` are provided, as `@0.2.0-draft`"
+        );
     }
 
     #[test]

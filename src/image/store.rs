@@ -11,12 +11,15 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::module::{self, Unsuitable};
+use super::plug::{self, Part};
 use crate::model::{ImageConfig, Module};
 
 /// Modules by digest.
 #[derive(Debug, Clone)]
 pub struct Store {
     folder: PathBuf,
+    /// What is joined with each module that comes out of it.
+    plugs: Vec<PathBuf>,
 }
 
 /// A module that could not be had.
@@ -45,18 +48,29 @@ pub enum ModuleError {
 impl Store {
     /// The store in a data folder; nothing is made before something is stored.
     pub fn new(data: &Path) -> Self {
-        Self { folder: data.join("modules") }
+        Self { folder: data.join("modules"), plugs: Vec::new() }
     }
 
-    /// The module of a local file, binary or text. A binary stays where it is; a text is translated into the store.
+    /// The same store, for a service whose module is joined with these components.
+    pub fn plugging(&self, plugs: &[PathBuf]) -> Self {
+        Self { folder: self.folder.clone(), plugs: plugs.to_vec() }
+    }
+
+    /// The module of a local file, binary or text. A binary stays where it is; a text, and what plugs were joined with, is kept
+    /// in the store.
     pub fn local(&self, reference: &str, path: &Path, function: Option<&str>) -> Result<Module, ModuleError> {
-        let bytes = fs::read(path).map_err(io_error("read", path))?;
         let unsuitable = |source| ModuleError::Unsuitable { path: path.to_owned(), source };
-        let is_text = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("wat"));
-        let binary = if is_text { module::to_binary(&bytes).map_err(unsuitable)? } else { bytes.as_slice().into() };
+        let mut binary = read(path)?;
+        for plug in &self.plugs {
+            let (name, shown) = (plug.display().to_string(), path.display().to_string());
+            let (socket, part) = (Part { name: &shown, bytes: &binary }, read(plug)?);
+            let joined = plug::plug(socket, Part { name: &name, bytes: &part });
+            binary = joined.map_err(|error| unsuitable(error.into()))?;
+        }
         let kind = module::inspect(&binary, function).map_err(unsuitable)?;
         let digest = digest(&binary);
-        let path = if is_text { self.put(&binary, &digest)? } else { path.to_owned() };
+        let as_it_is = self.plugs.is_empty() && !is_text(path);
+        let path = if as_it_is { path.to_owned() } else { self.put(&binary, &digest)? };
         Ok(Module {
             reference: reference.to_owned(),
             path,
@@ -95,6 +109,20 @@ impl Store {
         })?;
         Ok(path)
     }
+}
+
+fn is_text(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("wat"))
+}
+
+/// The binary form of a file.
+fn read(path: &Path) -> Result<Vec<u8>, ModuleError> {
+    let bytes = fs::read(path).map_err(io_error("read", path))?;
+    if !is_text(path) {
+        return Ok(bytes);
+    }
+    let binary = module::to_binary(&bytes).map(std::borrow::Cow::into_owned);
+    binary.map_err(|source| ModuleError::Unsuitable { path: path.to_owned(), source })
 }
 
 /// SHA-256 as 64 hex digits.

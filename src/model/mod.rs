@@ -3,6 +3,7 @@
 pub mod graph;
 pub mod health;
 pub mod image;
+mod keyvalue;
 pub mod mount;
 pub mod name;
 pub mod port;
@@ -14,6 +15,7 @@ pub mod usage;
 
 pub use health::{HealthTest, Healthcheck};
 pub use image::{ImageConfig, Module, ModuleKind, Resolved};
+pub use keyvalue::{BadRedisAddress, RedisAddress};
 pub use mount::{FileContent, FileGrant, Mount, MountSource};
 pub use name::{InstanceName, NetworkKey, ProjectName, ServiceName, VolumeKey};
 pub use port::{ExposedPort, HostPort, Port, Protocol};

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::health::Healthcheck;
+use super::keyvalue::RedisAddress;
 use super::mount::{FileGrant, Mount};
 use super::name::{NetworkKey, ServiceName};
 use super::port::{ExposedPort, Port};
@@ -287,6 +288,12 @@ pub struct WasmOptions {
     pub env_from_links: Option<bool>,
     /// `healthcheck.http`: a path or URL that must answer with 2xx or 3xx.
     pub health_http: Option<String>,
+    /// `config`: what `wasi:config` answers.
+    pub config: BTreeMap<String, String>,
+    /// `keyvalue.redis`: where `wasi:keyvalue` keeps its values; absent means in memory.
+    pub keyvalue: Option<RedisAddress>,
+    /// `plug`: absolute paths of components that are joined with the module, in this order.
+    pub plug: Vec<PathBuf>,
     /// `fuel`: Wasm instructions of one run, or of one request; without it as many as it likes.
     pub fuel: Option<u64>,
 }

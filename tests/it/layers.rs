@@ -66,6 +66,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("wiggle", &["engine::wasm"]),
     ("wasmparser", &["image"]),
     ("wat", &["image"]),
+    ("wac_graph", &["image::plug"]),
     ("clap", &["cli::args"]),
     ("ratatui", &["view::tui"]),
     ("crossterm", &["view::tui"]),

@@ -13,6 +13,7 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::attached::Stdin;
+use super::extras::{self, Extras};
 use super::limits::{self, Budget, Share};
 use super::meter::{Living, Meter};
 use super::opening;
@@ -47,6 +48,8 @@ pub struct Grants {
     pub turns: Arc<Turns>,
     /// What is counted of it.
     pub meter: Arc<Meter>,
+    /// What it is given beside WASI.
+    pub extras: Extras,
 }
 
 /// What a guest is told of itself.
@@ -109,6 +112,7 @@ impl Grants {
             stack: self.stack.clone(),
             share: Share::new(self.memory.clone()),
             _living: self.meter.instance(),
+            extras: self.extras.clone(),
         };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.share);
@@ -198,9 +202,15 @@ pub struct State {
     stack: Stack,
     share: Share,
     _living: Living,
+    extras: Extras,
 }
 
 impl State {
+    /// The view of the interfaces beside WASI.
+    pub fn extras(&mut self) -> extras::View<'_> {
+        extras::View { extras: &self.extras, table: &mut self.table }
+    }
+
     /// The view our own sockets work on.
     pub fn network(&mut self) -> sockets::View<'_> {
         let stack = &self.stack;
@@ -252,6 +262,7 @@ pub fn component_linker(engine: &Engine) -> wasmtime::Result<component::Linker<S
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     sockets::add_to_linker(&mut linker)?;
+    extras::add_to_linker(&mut linker)?;
     opening::add_to_component_linker(&mut linker)?;
     Ok(linker)
 }

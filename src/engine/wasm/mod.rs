@@ -11,6 +11,7 @@ mod compile;
 mod copy;
 mod cpu;
 pub mod exec;
+mod extras;
 mod files;
 mod guest;
 mod host;
@@ -52,6 +53,9 @@ use tokio_util::task::TaskTracker;
 
 use self::attached::{Ends, Stdin};
 use self::compile::{Compiler, Metering};
+use self::extras::Extras;
+use self::extras::keyvalue::{self, Memory};
+use self::extras::redis::Redis;
 use self::files::Files;
 use self::guest::{Run, Template, Work};
 use self::host::Grants;
@@ -67,7 +71,7 @@ use super::docker::Docker;
 use super::{Engine, EngineError, ErrorKind, Handle, Outlet, Report, Result, Started};
 use crate::model::{InstanceName, Module, ProjectName, Resolved, ServiceName};
 use crate::net::agent::{Agent, Rendezvous};
-use crate::net::stack::{BoundPort, Conn, Fabric, Families, NetError, PublishError, StackNetwork, StackSpec};
+use crate::net::stack::{BoundPort, Conn, Fabric, Families, NetError, PublishError, Stack, StackNetwork, StackSpec};
 use crate::net::wiring::Place;
 use crate::plan::observed::{Existing, ExistingKind, ExistingNetwork, Health, Observed};
 use crate::plan::unit::{Addresses, InstanceSpec, NetworkSpec, Step};
@@ -101,6 +105,8 @@ pub struct Wasm {
     instances: Instances,
     /// Networks of Wasm services alone: they are nothing but a name, by the engine's.
     networks: Mutex<BTreeMap<String, NetworkSpec>>,
+    /// What guests keep in memory by `wasi:keyvalue`, for as long as an instance of their service is there.
+    values: Mutex<BTreeMap<ServiceName, Arc<Memory>>>,
     runs: TaskTracker,
 }
 
@@ -116,6 +122,7 @@ impl Wasm {
             threads: Threads::default(),
             instances: Arc::default(),
             networks: Mutex::default(),
+            values: Mutex::default(),
             runs: TaskTracker::new(),
         })
     }
@@ -252,7 +259,25 @@ impl Wasm {
     /// Forgets an instance: its ports are free again.
     fn forget(&self, name: &InstanceName) {
         self.fabric.unpublish(name);
-        self.lock().remove(name);
+        let mut instances = self.lock();
+        instances.remove(name);
+        if !instances.keys().any(|other| other.service == name.service) {
+            self.values.lock().expect("no panic while it is held").remove(&name.service);
+        }
+    }
+
+    /// What a guest is given beside WASI.
+    fn extras(&self, spec: &InstanceSpec, stack: &Stack, output: &Output) -> Extras {
+        let options = spec.service.wasm.as_ref();
+        let store = match options.and_then(|options| options.keyvalue.clone()) {
+            Some(address) => keyvalue::Store::Redis(Arc::new(Redis::new(address, stack.clone()))),
+            None => {
+                let mut values = self.values.lock().expect("no panic while it is held");
+                keyvalue::Store::Memory(values.entry(spec.name.service.clone()).or_default().clone())
+            }
+        };
+        let config = options.map(|options| options.config.clone()).unwrap_or_default();
+        Extras { config: Arc::new(config), store, output: output.clone() }
     }
 
     /// Ends the run of an instance, if there is one.
@@ -379,6 +404,7 @@ impl Wasm {
             turns: Turns::new(memory.clone(), self.threads.busy()),
             memory,
             stdin,
+            extras: self.extras(spec, &stack, &output),
             output,
             stack: stack.clone(),
             meter: Arc::new(Meter::default()),

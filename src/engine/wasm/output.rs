@@ -73,6 +73,13 @@ impl Output {
         self.push(stream, text.into());
     }
 
+    /// Adds a line of the guest's, when there is room for it; a long one is cut.
+    pub async fn say(&self, stream: Stream, text: &str) {
+        self.room().await;
+        let end = (0..=text.len().min(LINE)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        self.push(stream, text[..end].to_owned());
+    }
+
     /// No more lines come: the pump ends when it has passed on the rest.
     pub fn close(&self) {
         self.lock().closed = true;

@@ -17,6 +17,8 @@ pub enum Guest {
     PeerLinux,
     /// `relay`, a `wasi:http` component.
     Relay,
+    /// `keeper`, an HTTP component that uses what there is beside WASI.
+    Keeper,
     /// `peer`'s counterpart for WASI 0.3.
     AsyncPeer,
     /// `relay`'s counterpart for WASI 0.3.
@@ -38,7 +40,7 @@ impl Guest {
         BUILT.get_or_init(|| {
             if !places::prebuilt() {
                 compile("wasm32-wasip1", &["peer", "edge", "edge-http", "burglar"]);
-                compile("wasm32-wasip2", &["peer", "rascal", "relay", "async-peer", "async-relay"]);
+                compile("wasm32-wasip2", &["peer", "rascal", "relay", "async-peer", "async-relay", "keeper"]);
                 compile(linux(), &["peer"]);
             }
         });
@@ -47,6 +49,7 @@ impl Guest {
             Self::Peer => ("wasm32-wasip2", "peer.wasm"),
             Self::PeerLinux => (linux(), "peer"),
             Self::Relay => ("wasm32-wasip2", "relay.wasm"),
+            Self::Keeper => ("wasm32-wasip2", "keeper.wasm"),
             Self::AsyncPeer => ("wasm32-wasip2", "async_peer.wasm"),
             Self::AsyncRelay => ("wasm32-wasip2", "async_relay.wasm"),
             Self::Edge => ("wasm32-wasip1", "edge.wasm"),

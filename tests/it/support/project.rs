@@ -107,6 +107,7 @@ impl Project {
             Guest::Peer => "peer.wasm",
             Guest::PeerLinux => "peer",
             Guest::Relay => "relay.wasm",
+            Guest::Keeper => "keeper.wasm",
             Guest::AsyncPeer => "async-peer.wasm",
             Guest::AsyncRelay => "async-relay.wasm",
             Guest::Edge => "edge.wasm",
