@@ -1,0 +1,3 @@
+module wcompose.test/guest
+
+go 1.21
