@@ -156,7 +156,7 @@ impl Resolver<'_> {
             Err(error) => return self.without_engine(&wanted).await?.map(Resolved::Wasm).ok_or(error.into()),
         };
         let image = match self.image(docker, service, &wanted).await? {
-            Found::Image(image) => image,
+            Found::Image(image) => *image,
             Found::Module(module) => return Ok(Resolved::Wasm(*module)),
         };
         let wasm = wasm_sign(service).is_some() || is_wasm_platform(&image.config.platform);
@@ -232,9 +232,9 @@ impl Resolver<'_> {
             && (self.options.build || policy == PullPolicy::Build || present.is_none())
         {
             if self.options.dry_run == DryRun::Yes {
-                return Ok(Found::Image(self.planned("build", service, reference, present)));
+                return Ok(Found::image(self.planned("build", service, reference, present)));
             }
-            return self.build(docker, service, build, reference).await.map(Found::Image);
+            return self.build(docker, service, build, reference).await.map(Found::image);
         }
         let pull = match policy {
             PullPolicy::Always => service.build.is_none(),
@@ -248,7 +248,7 @@ impl Resolver<'_> {
             return Ok(Found::Module(Box::new(self.sources.of_store(wanted, digest).await?)));
         }
         if pull && self.options.dry_run == DryRun::Yes {
-            return Ok(Found::Image(self.planned("pull", service, reference, present)));
+            return Ok(Found::image(self.planned("pull", service, reference, present)));
         }
         if pull {
             match self.pull(docker, service, reference).await {
@@ -260,10 +260,10 @@ impl Resolver<'_> {
                 Err((_, failure)) => return Err(failure),
             }
             if let Some(image) = docker.image(reference).await? {
-                return Ok(Found::Image(image));
+                return Ok(Found::image(image));
             }
         }
-        present.map(Found::Image).ok_or_else(|| {
+        present.map(Found::image).ok_or_else(|| {
             Failure::new(
                 format!("service `{}`: the engine has no image `{reference}`", service.name),
                 [match policy {
@@ -323,9 +323,15 @@ impl Resolver<'_> {
 /// What an image's name turned out to be.
 enum Found {
     /// An image the engine has.
-    Image(Image),
+    Image(Box<Image>),
     /// A module in wcompose's own store.
     Module(Box<Module>),
+}
+
+impl Found {
+    fn image(image: Image) -> Self {
+        Self::Image(Box::new(image))
+    }
 }
 
 /// The path of a local module as the file has it.

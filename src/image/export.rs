@@ -98,6 +98,9 @@ enum Place {
     Same(String),
 }
 
+/// Sees a descriptor with the bytes of its document.
+type Visit<'v> = dyn FnMut(&Descriptor, &[u8]) -> Result<(), ArchiveError> + 'v;
+
 impl Saved {
     fn open(path: &Path) -> Result<Self, ArchiveError> {
         if path.is_dir() {
@@ -174,10 +177,7 @@ impl Saved {
     }
 
     /// The manifest at the end of the indexes. `visit` sees the descriptor and the bytes of each document on the way.
-    fn manifest(
-        &mut self,
-        visit: &mut dyn FnMut(&Descriptor, &[u8]) -> Result<(), ArchiveError>,
-    ) -> Result<(Descriptor, Document), ArchiveError> {
+    fn manifest(&mut self, visit: &mut Visit<'_>) -> Result<(Descriptor, Document), ArchiveError> {
         if !self.has("index.json") {
             return Err(self.malformed("there is no manifest.json and no index.json in it"));
         }

@@ -87,18 +87,21 @@ fn decoded(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<(String, u16, Option<String>, Option<String>, u32), BadRedisAddress> {
-        let RedisAddress { host, port, user, password, database } = text.parse()?;
-        Ok((host, port, user, password, database))
+    fn read(text: &str) -> Result<RedisAddress, BadRedisAddress> {
+        text.parse()
+    }
+
+    fn address(host: &str, port: u16, user: Option<&str>, password: Option<&str>, database: u32) -> RedisAddress {
+        let (user, password) = (user.map(str::to_owned), password.map(str::to_owned));
+        RedisAddress { host: host.to_owned(), port, user, password, database }
     }
 
     #[test]
     fn short_and_long_forms_are_read() {
-        let some = |text: &str| Some(text.to_owned());
-        assert_eq!(read("cache"), Ok(("cache".into(), 6379, None, None, 0)));
-        assert_eq!(read("cache:6380"), Ok(("cache".into(), 6380, None, None, 0)));
-        assert_eq!(read("redis://:p%40ss@cache/2"), Ok(("cache".into(), 6379, None, some("p@ss"), 2)));
-        assert_eq!(read("redis://me:secret@[::1]:1/"), Ok(("::1".into(), 1, some("me"), some("secret"), 0)));
+        assert_eq!(read("cache"), Ok(address("cache", 6379, None, None, 0)));
+        assert_eq!(read("cache:6380"), Ok(address("cache", 6380, None, None, 0)));
+        assert_eq!(read("redis://:p%40ss@cache/2"), Ok(address("cache", 6379, None, Some("p@ss"), 2)));
+        assert_eq!(read("redis://me:secret@[::1]:1/"), Ok(address("::1", 1, Some("me"), Some("secret"), 0)));
     }
 
     #[test]

@@ -74,7 +74,8 @@ fn a_one_off_guest_is_on_the_projects_networks_and_leaves_nothing() {
     assert_eq!(outcome.stdout, "api\n");
     let outcome = project.run(&["run", "-T", "-e", "WHO=other", "api", "env", "WHO"]).well();
     assert_eq!(outcome.stdout, "other\n");
-    assert_eq!(project.run(&["run", "api", "exit", "9"]).code, 9);
+    // A component can only say that it failed.
+    assert_eq!(project.run(&["run", "api", "exit", "9"]).code, 1);
     project.run(&["run", "api", "write", "/data/note", "kept"]).well();
     assert_eq!(project.ask(port, "/read/%2Fdata%2Fnote"), "kept", "volumes are the project's");
     assert_eq!(project.ps().len(), 1, "one-offs are gone");

@@ -20,10 +20,13 @@ use super::error::{failed, is_not_found, wrap};
 use super::{Docker, container};
 use crate::engine::{EngineError, ErrorKind, Result, Stream};
 
+/// Pieces of output as they come, each with its stream.
+pub type Pieces = Pin<Box<dyn Items<Item = Result<(Stream, Bytes)>> + Send>>;
+
 /// The streams of a container, or of a program in it.
 pub struct Attached {
     /// What it writes, piece by piece, to its end.
-    pub output: Pin<Box<dyn Items<Item = Result<(Stream, Bytes)>> + Send>>,
+    pub output: Pieces,
     /// What it reads.
     pub input: Pin<Box<dyn AsyncWrite + Send>>,
 }
@@ -158,10 +161,7 @@ impl Docker {
     }
 }
 
-fn pieces(
-    output: Pin<Box<dyn Items<Item = Result<LogOutput, Error>> + Send>>,
-    subject: &str,
-) -> Pin<Box<dyn Items<Item = Result<(Stream, Bytes)>> + Send>> {
+fn pieces(output: Pin<Box<dyn Items<Item = Result<LogOutput, Error>> + Send>>, subject: &str) -> Pieces {
     let subject = subject.to_owned();
     let told = output.map_err(move |error| wrap("read the output of", &subject, error)).map_ok(|piece| match piece {
         LogOutput::StdErr { message } => (Stream::Stderr, message),

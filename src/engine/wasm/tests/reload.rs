@@ -27,6 +27,7 @@ impl Bench {
     async fn connect(&self, spec: &InstanceSpec) -> SendRequest<Empty<bytes::Bytes>> {
         let conn = self.wasm.dial(&spec.name, 8080).await.unwrap();
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(conn.io)).await.unwrap();
+        #[expect(clippy::disallowed_methods, reason = "it ends with the sender")]
         drop(tokio::task::spawn(connection));
         sender
     }
