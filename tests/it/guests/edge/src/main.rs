@@ -98,9 +98,7 @@ fn act(words: &[&str]) -> io::Result<String> {
             let got = redis(&mut stream, &["GET", "greeting"])?;
             Ok(format!("{set}{got}"))
         }
-        ["postgres", host, port, user, password, query] => {
-            postgres::query(dial(host, port)?, user, password, query)
-        }
+        ["postgres", host, port, user, password, query] => postgres::query(dial(host, port)?, user, password, query),
         other => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("not a deed: {other:?}"))),
     }
 }
