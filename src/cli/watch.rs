@@ -1,7 +1,7 @@
 //! `wcompose watch`, and the watching that `up --watch` does: changed files become commands, one after the other.
 //!
 //! The files are watched by the command that people run; the supervisor, where there is one, gets commands as from any
-//! other shell. What is done for a service is [`acts`]'; here is who asks, and where it is told.
+//! other shell. What is done for a service is in `acts.rs`; here is who asks, and where it is told.
 
 mod acts;
 

@@ -1,6 +1,6 @@
 //! Files that people change while a project runs: which they are, and what a change asks for.
 //!
-//! [`rules`] is pure: a project's `develop.watch`, and for Wasm services their modules, without being asked. [`files`] turns
+//! `rules.rs` is pure: a project's `develop.watch`, and for Wasm services their modules, without being asked. `files.rs` turns
 //! the system's notices into [`Batch`]es: what changed within a moment, by service. What is done about them is the
 //! caller's: it has the session that commands go to. Knows nothing of engines and supervisors.
 

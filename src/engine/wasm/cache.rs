@@ -8,7 +8,7 @@
 //! of the file it is written to; others wait for it, and find the entry. The file is synced and renamed, so an entry is there whole
 //! or not at all; what a killed process left is locked by nobody, and goes with the next entry that is made. An entry is locked
 //! while a process that loaded it lives: growth and `system prune` take those that nobody uses, the least recently used first.
-//! Keys are made by [`super::compile`]; what the bytes mean is not known here.
+//! Keys are made by `compile.rs`; what the bytes mean is not known here.
 
 #[cfg(test)]
 mod tests;
