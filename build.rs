@@ -1,4 +1,4 @@
-//! Compiles the agent (`src/net/agent/agent.rs`) into a static executable, which the library embeds.
+//! Compiles the agent (`src/net/agent/agent`) into a static executable, which the library embeds.
 //!
 //! The rustc that cargo uses does it, for the very target cargo builds: no further target, no C library, no crate.
 
@@ -8,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SOURCE: &str = "src/net/agent/agent.rs";
+const FOLDER: &str = "src/net/agent/agent";
+const SOURCE: &str = "src/net/agent/agent/main.rs";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed={SOURCE}");
+    println!("cargo:rerun-if-changed={FOLDER}");
     println!("cargo:rerun-if-changed=build.rs");
     let out = PathBuf::from(env::var("OUT_DIR")?).join("agent");
     let system = env::var("CARGO_CFG_TARGET_OS")?;

@@ -8,6 +8,7 @@ mod figure;
 mod support;
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::mpsc;
@@ -15,7 +16,6 @@ use std::thread;
 use std::time::Duration;
 
 use figure::Figure;
-use rustix::net::{AddressFamily, SocketAddrV4, SocketType};
 use rustix::process::Signal;
 use serde_json::json;
 use support::engine::{import, text};
@@ -80,9 +80,9 @@ fn ask(port: u16) -> Outcome {
 }
 
 /// One small message there and back from a Linux container: to another container, to a listener of this process through
-/// an agent, and to a guest.
+/// an agent, to a guest, and to a guest whose agent is reached through the engine.
 fn round_trips(engine: &Engine) -> Outcome {
-    let port = free_port();
+    let (port, other) = (free_port(), free_port());
     let compose = r#"
 services:
   client: { image: "${PEER}", command: [serve, "80"], ports: ["${PORT}:80"] }
@@ -90,21 +90,27 @@ services:
   guest:  { image: ./peer.wasm, command: [echo, "7"] }
 "#;
     let project = Project::on(engine, compose).guest(Guest::Peer).with("PORT", port);
+    let carried = Project::on(engine, compose).guest(Guest::Peer).with("PORT", other).with("WCOMPOSE_AGENT", "attach");
     project.up();
+    carried.up();
     let listener = Listener::start(engine, &project)?;
-    let rounds = |host: &str| -> Outcome<Duration> {
+    let ask = |project: &Project, port: u16, host: &str| -> Outcome<Duration> {
         Ok(Duration::from_nanos(project.ask(port, &format!("/rounds/{host}/7/2000")).parse()?))
     };
+    let rounds = |host: &str| ask(&project, port, host);
     let mut through_agent = Figure::new("container → listener through the agent", "container → container");
     let mut to_guest = Figure::new("container → guest that echoes", "container → container");
+    let mut to_carried = Figure::new("container → guest, its agent through the engine", "container → container");
     for _ in 0..10 {
         let base = rounds("echo")?;
         through_agent.take(rounds("listener")?, base);
         to_guest.take(rounds("guest")?, base);
+        to_carried.take(ask(&carried, other, "guest")?, base);
     }
     listener.end(engine);
     through_agent.print("aim: 1.1x");
     to_guest.print("reported");
+    to_carried.print("reported");
     Ok(())
 }
 
@@ -132,10 +138,7 @@ impl Listener {
                     let door = agent::Rendezvous::prepare(&door, "echo")?;
                     let _ = told.send((door.folder().to_owned(), door.token().to_owned()));
                     let agent = door.accept(&[], support::PATIENCE).await?;
-                    let socket = agent.socket(AddressFamily::INET, SocketType::STREAM).await?;
-                    rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 7))?;
-                    rustix::net::listen(&socket, 128)?;
-                    let listener = tokio::net::TcpListener::from_std(socket.into())?;
+                    let listener = agent.listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7))).await?;
                     let _ = ready.send(Ok(()));
                     tokio::select! {
                         ended = echo(listener) => ended,
@@ -178,10 +181,9 @@ impl Listener {
 }
 
 /// Sends back what comes, one connection after another.
-async fn echo(listener: tokio::net::TcpListener) -> io::Result<()> {
+async fn echo(mut listener: agent::Acceptor) -> io::Result<()> {
     loop {
-        let (mut stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
+        let mut stream = poll_fn(|cx| listener.poll_accept(cx)).await?.io;
         let mut chunk = [0; 4096];
         while let Ok(length @ 1..) = stream.read(&mut chunk).await {
             stream.write_all(&chunk[..length]).await?;

@@ -66,7 +66,7 @@ impl Host {
         lock: Option<Lock>,
         usage: Use,
     ) -> Result<Self, Failure> {
-        let engines = Arc::new(Engines::new(settings.docker_host.clone(), paths.engine_folders()));
+        let engines = Arc::new(settings.engines(paths));
         let (orders, taken) = mpsc::channel(64);
         let (requests, wishes) = mpsc::channel(16);
         let setup = Setup {

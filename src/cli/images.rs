@@ -13,7 +13,6 @@ use super::target::Target;
 use crate::control::client;
 use crate::engine::Engine as _;
 use crate::engine::docker::Docker;
-use crate::engine::engines::Engines;
 use crate::event::{Kind, Snapshot};
 use crate::image::store::Store;
 use crate::model::ServiceName;
@@ -43,7 +42,7 @@ pub async fn images(settings: Settings, args: Images) -> Outcome {
     };
     let mut rows = Vec::new();
     if target.may_use_engine(&paths) {
-        let engines = Engines::new(settings.docker_host.clone(), paths.engine_folders());
+        let engines = settings.engines(&paths);
         let docker = engines.docker().await?;
         let observed = docker.observe(&target.name).await?;
         for existing in observed.instances.iter().filter(|existing| wanted(existing.service.as_ref())) {

@@ -13,7 +13,6 @@ use super::settings::Settings;
 use super::target::Target;
 use crate::control::client;
 use crate::engine::docker::Wanted;
-use crate::engine::engines::Engines;
 use crate::engine::{OutputLine, Stream};
 use crate::model::InstanceName;
 use crate::plan::observed::{Existing, ExistingKind};
@@ -59,7 +58,7 @@ pub async fn logs(settings: Settings, args: Logs) -> Outcome {
         None => sources.push(kept(&paths.logs, &interest)),
     }
     if target.may_use_engine(&paths) {
-        let engines = Engines::new(settings.docker_host.clone(), paths.engine_folders());
+        let engines = settings.engines(&paths);
         let docker = engines.docker().await?.clone();
         let observed = crate::engine::Engine::observe(&*docker, &target.name).await?;
         let containers: Vec<&Existing> =

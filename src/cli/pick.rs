@@ -8,7 +8,6 @@ use super::settings::Settings;
 use super::target::Target;
 use crate::control::client;
 use crate::engine::docker::Docker;
-use crate::engine::engines::Engines;
 use crate::event::{InstanceState, Kind};
 use crate::model::{InstanceName, ServiceName};
 use crate::plan::observed::{Existing, ExistingKind, RunState};
@@ -79,7 +78,7 @@ pub async fn instances(
         }
     }
     if target.may_use_engine(&paths) {
-        let engines = Engines::new(settings.docker_host.clone(), paths.engine_folders());
+        let engines = settings.engines(&paths);
         let docker = engines.docker().await?.clone();
         let observed = crate::engine::Engine::observe(&*docker, &target.name).await?;
         let meant = observed.instances.into_iter().filter(|existing| {

@@ -15,7 +15,6 @@ use super::settings::Settings;
 use super::target::Target;
 use crate::control::client;
 use crate::engine::Engine as _;
-use crate::engine::engines::Engines;
 use crate::event::{Health, InstanceState, InstanceView, Kind, PublishedPort, Snapshot};
 use crate::model::{ProjectName, ServiceName};
 use crate::plan::observed::{Existing, ExistingKind, Observed, RunState};
@@ -80,7 +79,7 @@ pub async fn ps(settings: Settings, args: Ps) -> Outcome {
     let session = client::connect(&paths.socket, LogInterest::default()).await?;
     let snapshot = session.map(|session| session.snapshot);
     let observed = if target.may_use_engine(&paths) {
-        let engines = Engines::new(settings.docker_host.clone(), paths.engine_folders());
+        let engines = settings.engines(&paths);
         engines.docker().await?.observe(&target.name).await?
     } else {
         Observed::default()

@@ -20,7 +20,6 @@ use super::settings::Settings;
 use super::streams::{attached, converse};
 use super::{detach, load, output, terminal};
 use crate::control::{client, stream};
-use crate::engine::engines::Engines;
 use crate::model::{Project, PullPolicy, ServiceName};
 use crate::session::stream::Errand;
 use crate::session::{Command, LogInterest, LogMode, RunRequest, UpOptions, UpRequest};
@@ -83,7 +82,7 @@ pub async fn run(mut settings: Settings, args: Run) -> Outcome {
     let runner = prepare(&settings, &project, &paths, request, &mut signals).await?;
     match runner {
         Runner::Engine => {
-            let engines = Engines::new(settings.docker_host.clone(), paths.engine_folders());
+            let engines = settings.engines(&paths);
             let docker = engines.docker().await?;
             if args.detach {
                 output::out(&docker.container_id(&container).await?);
@@ -140,7 +139,7 @@ async fn prepare(
     // A guest is the supervisor's, a container the engine's: the engine is asked where it may have it.
     let target = super::target::Target { name: project.name.clone(), project: Some(project.clone()) };
     if target.may_use_engine(paths) {
-        let engines = Engines::new(settings.docker_host.clone(), paths.engine_folders());
+        let engines = settings.engines(paths);
         let observed = crate::engine::Engine::observe(&**engines.docker().await?, &project.name).await?;
         let made = observed.instances.iter().find(|existing| existing.name == container);
         if made.is_some_and(|existing| existing.kind == crate::plan::observed::ExistingKind::Container) {

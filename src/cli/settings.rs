@@ -8,8 +8,10 @@ use anyhow::Context as _;
 use super::args::{Ansi, Progress, Root, word};
 use super::outcome::Failure;
 use super::output;
-use super::paths::Paths;
+use super::paths::{Paths, ProjectPaths};
 use crate::compose;
+use crate::engine::engines::Engines;
+use crate::engine::wasm::AgentWay;
 use crate::session::LoadRequest;
 
 /// Everything about a run that is not particular to its command.
@@ -27,6 +29,8 @@ pub struct Settings {
     pub dry_run: bool,
     /// `DOCKER_HOST`.
     pub docker_host: Option<String>,
+    /// `WCOMPOSE_AGENT`.
+    pub agents: AgentWay,
 }
 
 impl Settings {
@@ -75,6 +79,7 @@ impl Settings {
         Ok(Self {
             paths: Paths::new(&environment)?,
             docker_host: environment.get("DOCKER_HOST").filter(|host| !host.is_empty()).cloned(),
+            agents: agents(environment.get("WCOMPOSE_AGENT").map_or("", String::as_str))?,
             load: LoadRequest {
                 directory,
                 files: root.files,
@@ -93,5 +98,21 @@ impl Settings {
             progress,
             dry_run: root.dry_run,
         })
+    }
+    /// Engines for a project.
+    pub fn engines(&self, paths: &ProjectPaths) -> Engines {
+        Engines::new(self.docker_host.clone(), paths.engine_folders(), self.agents)
+    }
+}
+
+/// How agents are connected, from the word of the environment.
+fn agents(word: &str) -> Result<AgentWay, Failure> {
+    match word {
+        "" | "auto" => Ok(AgentWay::Probe),
+        "attach" => Ok(AgentWay::Attach),
+        other => {
+            let message = format!("`WCOMPOSE_AGENT` is `{other}`, which is none of `auto` and `attach`");
+            Err(Failure::new(message, ["unset it: the way that works is found".into()]))
+        }
     }
 }

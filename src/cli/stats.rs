@@ -84,7 +84,7 @@ impl Source {
         let paths = settings.paths.project(&target.name);
         let engines = match target.may_use_engine(&paths) {
             true => {
-                let engines = Engines::new(settings.docker_host.clone(), paths.engine_folders());
+                let engines = settings.engines(&paths);
                 engines.docker().await?;
                 Some(engines)
             }

@@ -11,7 +11,6 @@ use super::settings::Settings;
 use super::target::Target;
 use crate::control::client;
 use crate::engine::Engine as _;
-use crate::engine::engines::Engines;
 use crate::event::{InstanceState, InstanceView, Kind, Snapshot};
 use crate::model::{ServiceName, Usage};
 use crate::plan::observed::{ExistingKind, RunState};
@@ -36,7 +35,7 @@ pub async fn top(settings: Settings, args: Top) -> Outcome {
         rows.extend(guests(&session.snapshot, &usage).filter(|(name, ..)| wanted(&name.as_str().into())));
     }
     if target.may_use_engine(&paths) {
-        let engines = Engines::new(settings.docker_host.clone(), paths.engine_folders());
+        let engines = settings.engines(&paths);
         let docker = engines.docker().await?;
         for existing in docker.observe(&target.name).await?.instances {
             let Some(service) = existing.service.as_ref().filter(|service| wanted(service)) else { continue };

@@ -16,7 +16,6 @@ use super::{detach, load, output, prepare};
 use crate::compose::Loaded;
 use crate::control::client;
 use crate::control::lock::Lock;
-use crate::engine::engines::Engines;
 use crate::image::kind::wasm_sign;
 use crate::model::{Project, PullPolicy, ServiceName};
 use crate::session::{Command, LogInterest, LogMode, Reply, Request, UpOptions, UpRequest};
@@ -42,7 +41,7 @@ pub async fn up(settings: Settings, args: Up) -> Outcome {
 
 /// Prints the plan and does nothing.
 async fn dry_run(settings: &Settings, paths: &ProjectPaths, request: UpRequest) -> Outcome {
-    let engines = Engines::new(settings.docker_host.clone(), paths.engine_folders());
+    let engines = settings.engines(paths);
     let planned: super::resolve::Progress = std::sync::Arc::new(|image, work, step| {
         if step == Step::Planned {
             output::print(&format!("{work} {image}\n"));

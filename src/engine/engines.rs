@@ -9,7 +9,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::OnceCell;
 
 use super::docker::Docker;
-use super::wasm::{Folders, Wasm};
+use super::wasm::{AgentWay, Folders, Wasm};
 use super::{Engine, Handle, Outlet, Result};
 use crate::model::{Project, ProjectName, Usage};
 use crate::net::directory::Directory;
@@ -34,10 +34,10 @@ pub struct Engines {
 
 impl Engines {
     /// Engines over fresh directories; `host` is `DOCKER_HOST`.
-    pub fn new(host: Option<String>, folders: Folders) -> Self {
+    pub fn new(host: Option<String>, folders: Folders, agents: AgentWay) -> Self {
         let directory = Directory::new();
         let docker = Arc::new(OnceCell::new());
-        let wasm = Wasm::new(folders, Fabric::new(directory.clone()), docker.clone());
+        let wasm = Wasm::new(folders, Fabric::new(directory.clone()), docker.clone(), agents);
         Self { host, directory, docker, needed: AtomicBool::new(false), wasm }
     }
 

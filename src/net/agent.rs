@@ -1,36 +1,45 @@
-//! Our end of the agent protocol: sockets made in a container's network namespace, directories of its volumes,
-//! its standard output, its end. The agent's own source is `agent/agent.rs`.
+//! Our end of the agent protocol: sockets in a container's network namespace, directories of its volumes, its standard
+//! output, its end. The agent's own source is `agent/agent`.
+//!
+//! There are two ways to an agent. Over a Unix socket that is mounted into its container it passes descriptors
+//! ([`passing`]); where that cannot be, it does the socket work itself and carries what goes over them ([`mux`]). Nobody
+//! else knows which way it is.
 //!
 //! An agent's connection belongs to one task; [`Agent`] is the way to talk to it. The end of the connection is the
-//! only sign that a container is gone: sockets that were made in it stay open and silent (they keep its namespace
+//! only sign that a container is gone: sockets that were passed stay open and silent (they keep its namespace
 //! alive), so whoever holds them drops them on [`AgentEvent::Gone`].
 
 mod link;
+mod mux;
+mod passing;
 mod rendezvous;
+mod sockets;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketType};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use link::{Link, Packet};
-pub use rendezvous::Rendezvous;
-use wire::Said;
+use super::carrier::Conn;
+use mux::Mux;
+pub use mux::{Channel, Incoming, Outgoing};
+use passing::{Introduction, Passing};
+pub use rendezvous::{Rendezvous, token};
+pub(super) use sockets::poll_kernel;
+pub use sockets::{Acceptor, Datagrams, Printer};
 
 /// The agent's program, a static executable. Empty where there is none for this platform.
 pub const BINARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent"));
-/// Where the folder is mounted in the agent's container.
+/// Where the folder is mounted in the agent's container; without one, a file system of its own that it can write to.
 pub const MOUNT: &str = "/run/wcompose";
 /// Environment variable that holds the token.
 pub const TOKEN: &str = "WCOMPOSE_TOKEN";
@@ -38,9 +47,13 @@ pub const TOKEN: &str = "WCOMPOSE_TOKEN";
 pub const VOLUMES: &str = "WCOMPOSE_VOLUMES";
 /// Most volumes one agent passes.
 pub const MOST_VOLUMES: usize = wire::VOLUMES;
+/// The argument with which the program waits for its streams to be lent, in place of connecting to the mounted socket.
+pub const AWAIT: &str = "await";
+/// The argument with which the program, run in the container, lends its streams to the agent.
+pub const LEND: &str = "lend";
+/// Exit code of an agent that found no supervisor of its own at the mounted socket; its `main.rs` holds the same.
+pub const UNREACHED: i64 = 98;
 
-/// Sockets asked for and not yet answered: both ends' buffers hold as many frames, so neither waits for the other.
-const IN_FLIGHT: usize = 64;
 /// How long an agent that was told to exit may take.
 const EXIT: Duration = Duration::from_secs(5);
 
@@ -52,30 +65,25 @@ pub struct Agent {
 
 #[derive(Debug)]
 struct Inner {
-    requests: mpsc::Sender<Request>,
+    way: Way,
     ended: watch::Receiver<bool>,
     resolver: String,
     directories: Mutex<Vec<(PathBuf, OwnedFd)>>,
-    output: Mutex<Option<(OwnedFd, OwnedFd)>>,
+    output: Mutex<Option<(Printer, Printer)>>,
     events: Mutex<Option<mpsc::Receiver<AgentEvent>>>,
-    door: Arc<rendezvous::Shared>,
-    _talk: JoinSet<()>,
 }
 
-/// What came with an agent's hello.
-struct Introduction {
-    link: Link,
-    resolver: String,
-    output: Option<(OwnedFd, OwnedFd)>,
-    directories: Vec<(PathBuf, OwnedFd)>,
-    /// The container was asked to end meanwhile.
-    stopping: bool,
+/// How an agent gives its sockets.
+#[derive(Debug)]
+enum Way {
+    Passing(Passing),
+    Carrying(Mux),
 }
 
-/// What is asked of an agent.
-enum Request {
-    Socket { family: AddressFamily, kind: SocketType, answer: oneshot::Sender<io::Result<OwnedFd>> },
-    Exit(u8),
+/// Where the task of a connection tells what happens.
+struct Told {
+    events: mpsc::Sender<AgentEvent>,
+    ending: watch::Sender<bool>,
 }
 
 /// What an agent tells by itself.
@@ -88,35 +96,88 @@ pub enum AgentEvent {
 }
 
 impl Agent {
-    fn new(introduction: Introduction, door: Arc<rendezvous::Shared>) -> Self {
-        let Introduction { link, resolver, output, directories, stopping } = introduction;
-        let (requests, asked) = mpsc::channel(IN_FLIGHT);
-        let (events, told) = mpsc::channel(8);
-        if stopping {
-            // The channel is new: there is room.
-            let _ = events.try_send(AgentEvent::Terminate);
-        }
-        let (ending, ended) = watch::channel(false);
-        let mut talk = JoinSet::new();
-        talk.spawn(Talk { link, events, pending: HashMap::new(), next: 0 }.run(asked, ending));
+    /// An agent that came to a rendezvous.
+    fn passing(introduction: Introduction, door: Arc<rendezvous::Shared>) -> Self {
+        let (told, events, ended) = channels(introduction.stopping);
+        let Introduction { link, resolver, output, directories, .. } = introduction;
+        let output = output.map(|(stdout, stderr)| (Printer::Passed(stdout), Printer::Passed(stderr)));
+        let way = Way::Passing(Passing::start(link, door, told));
+        Self::new(way, ended, resolver, directories, output, events)
+    }
+
+    /// An agent that waits for streams ([`AWAIT`]), over those of the program that lends them ([`LEND`]): waits for its
+    /// hello, which has to show this token.
+    pub async fn carrying(incoming: Incoming, outgoing: Outgoing, token: &str, limit: Duration) -> io::Result<Self> {
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the agent did not answer");
+        let mut greeting = timeout(limit, mux::greet(incoming, outgoing, token)).await.map_err(late)??;
+        let (told, events, ended) = channels(greeting.stopping);
+        let resolver = std::mem::take(&mut greeting.resolver);
+        let (mux, [stdout, stderr]) = Mux::start(greeting, told);
+        let output = Some((Printer::Carried(stdout), Printer::Carried(stderr)));
+        Ok(Self::new(Way::Carrying(mux), ended, resolver, Vec::new(), output, events))
+    }
+
+    fn new(
+        way: Way,
+        ended: watch::Receiver<bool>,
+        resolver: String,
+        directories: Vec<(PathBuf, OwnedFd)>,
+        output: Option<(Printer, Printer)>,
+        events: mpsc::Receiver<AgentEvent>,
+    ) -> Self {
         let inner = Inner {
-            requests,
+            way,
             ended,
             resolver,
             directories: Mutex::new(directories),
             output: Mutex::new(output),
-            events: Mutex::new(Some(told)),
-            door,
-            _talk: talk,
+            events: Mutex::new(Some(events)),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// A socket of the container's network namespace: unbound, non-blocking, close-on-exec.
-    pub async fn socket(&self, family: AddressFamily, kind: SocketType) -> io::Result<OwnedFd> {
-        let (answer, answered) = oneshot::channel();
-        self.inner.requests.send(Request::Socket { family, kind, answer }).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+    /// Listens in the container. The IPv6 wildcard takes IPv4 as well, and becomes the IPv4 one where there is no IPv6.
+    pub async fn listen(&self, at: SocketAddr) -> io::Result<Acceptor> {
+        match self.listen_at(at).await {
+            Err(error) => match without_v6(at, &error) {
+                Some(at) => self.listen_at(at).await,
+                None => Err(error),
+            },
+            listening => listening,
+        }
+    }
+
+    async fn listen_at(&self, at: SocketAddr) -> io::Result<Acceptor> {
+        match &self.inner.way {
+            Way::Passing(passing) => passing.listen(at).await.map(Acceptor::Passed),
+            Way::Carrying(mux) => mux.listen(at).await.map(Acceptor::Carried),
+        }
+    }
+
+    /// Connects out of the container.
+    pub async fn connect(&self, to: SocketAddr) -> io::Result<Conn> {
+        match &self.inner.way {
+            Way::Passing(passing) => Conn::over(passing.connect(to).await?),
+            Way::Carrying(mux) => mux.connect(to).await,
+        }
+    }
+
+    /// A datagram socket in the container, with the wildcards of [`Agent::listen`].
+    pub async fn datagrams(&self, at: SocketAddr) -> io::Result<Datagrams> {
+        match self.datagrams_at(at).await {
+            Err(error) => match without_v6(at, &error) {
+                Some(at) => self.datagrams_at(at).await,
+                None => Err(error),
+            },
+            bound => bound,
+        }
+    }
+
+    async fn datagrams_at(&self, at: SocketAddr) -> io::Result<Datagrams> {
+        match &self.inner.way {
+            Way::Passing(passing) => passing.datagrams(at).await.map(Datagrams::Passed),
+            Way::Carrying(mux) => mux.datagrams(at).await.map(Datagrams::Carried),
+        }
     }
 
     /// Directory descriptors of the volumes asked for, by target. Each can be taken once.
@@ -124,9 +185,9 @@ impl Agent {
         std::mem::take(&mut self.inner.directories.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The container's standard output and standard error, non-blocking: what is written there is what `docker logs` shows.
+    /// The container's standard output and standard error: what is written there is what `docker logs` shows.
     /// Can be taken once.
-    pub fn output(&self) -> Option<(OwnedFd, OwnedFd)> {
+    pub fn output(&self) -> Option<(Printer, Printer)> {
         self.inner.output.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -142,84 +203,39 @@ impl Agent {
 
     /// What the container's health check is told from now on; not healthy at first.
     pub fn set_health(&self, healthy: bool) {
-        self.inner.door.set_health(healthy);
+        match &self.inner.way {
+            Way::Passing(passing) => passing.set_health(healthy),
+            Way::Carrying(mux) => mux.set_health(healthy),
+        }
     }
 
     /// Lets the container end with this code. Every socket made here must be closed before, or peers hang.
     /// Returns when it has ended, or after a few seconds.
     pub async fn exit(&self, code: u8) {
-        // Where this fails it has ended already.
-        let _ = self.inner.requests.send(Request::Exit(code)).await;
+        match &self.inner.way {
+            Way::Passing(passing) => passing.exit(code).await,
+            Way::Carrying(mux) => mux.exit(code),
+        }
         let _ = timeout(EXIT, self.inner.ended.clone().wait_for(|ended| *ended)).await;
     }
 }
 
+fn channels(stopping: bool) -> (Told, mpsc::Receiver<AgentEvent>, watch::Receiver<bool>) {
+    let (events, told) = mpsc::channel(8);
+    if stopping {
+        // The channel is new: there is room.
+        let _ = events.try_send(AgentEvent::Terminate);
+    }
+    let (ending, ended) = watch::channel(false);
+    (Told { events, ending }, told, ended)
+}
+
+/// Where the IPv6 wildcard is to be had without IPv6.
+fn without_v6(at: SocketAddr, error: &io::Error) -> Option<SocketAddr> {
+    let none = error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error());
+    (none && at.is_ipv6() && at.ip().is_unspecified()).then(|| (Ipv4Addr::UNSPECIFIED, at.port()).into())
+}
+
 fn gone() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the service's container is gone")
-}
-
-/// The task that owns a connection.
-struct Talk {
-    link: Link,
-    events: mpsc::Sender<AgentEvent>,
-    pending: HashMap<u32, oneshot::Sender<io::Result<OwnedFd>>>,
-    next: u32,
-}
-
-impl Talk {
-    /// Until the connection ends. Whoever still waits for a socket then learns it by the closed channel.
-    async fn run(mut self, mut asked: mpsc::Receiver<Request>, ending: watch::Sender<bool>) {
-        loop {
-            let carried_on = tokio::select! {
-                packet = self.link.receive() => match packet {
-                    Ok(packet) => { self.hear(packet); Ok(()) }
-                    Err(error) => Err(error),
-                },
-                Some(request) = asked.recv(), if self.pending.len() < IN_FLIGHT => self.ask(request).await,
-            };
-            if carried_on.is_err() {
-                break;
-            }
-        }
-        drop(asked);
-        self.pending.clear();
-        ending.send_replace(true);
-        // Bounded: a reader that is behind by eight events still learns the last one.
-        let _ = self.events.send(AgentEvent::Gone).await;
-    }
-
-    async fn ask(&mut self, request: Request) -> io::Result<()> {
-        match request {
-            Request::Socket { family, kind, answer } => {
-                let Some(frame) = wire::socket(self.next, family, kind) else {
-                    let _ = answer.send(Err(io::ErrorKind::Unsupported.into()));
-                    return Ok(());
-                };
-                self.pending.insert(self.next, answer);
-                self.next = self.next.wrapping_add(1);
-                self.link.send(&frame).await
-            }
-            Request::Exit(code) => self.link.send(&wire::exit(code)).await,
-        }
-    }
-
-    fn hear(&mut self, packet: Packet) {
-        let Packet { bytes, mut descriptors } = packet;
-        match wire::read(&bytes) {
-            Some(Said::Socket { number, errno }) => {
-                let Some(answer) = self.pending.remove(&number) else { return };
-                let made = match (errno, descriptors.pop()) {
-                    (0, Some(socket)) => Ok(socket),
-                    // Sent, but this process has no room for another descriptor.
-                    (0, None) => Err(rustix::io::Errno::MFILE.into()),
-                    (errno, _) => Err(io::Error::from_raw_os_error(errno)),
-                };
-                // Who asked may have given up.
-                let _ = answer.send(made);
-            }
-            // Said again by whoever wants the container to end, should nobody have read the last eight.
-            Some(Said::Signal) => drop(self.events.try_send(AgentEvent::Terminate)),
-            Some(Said::Hello { .. } | Said::Question { .. } | Said::Volume { .. } | Said::Ready) | None => {}
-        }
-    }
 }

@@ -11,6 +11,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::agent::Channel;
 use super::places::Place;
 
 /// Bytes that one direction of a connection inside this process holds before its writer waits.
@@ -60,6 +61,8 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
 pub enum Stream {
     /// A kernel socket, of whatever namespace.
     Tcp(TcpStream),
+    /// A socket of an agent's, whose bytes it carries.
+    Carried(Channel),
     /// A pipe inside this process.
     Inside(DuplexStream),
     /// Any of them, with the place it takes among the open sockets of its guest.
@@ -70,6 +73,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Carried(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Inside(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Placed(stream, place) => {
                 let before = buf.filled().len();
@@ -85,6 +89,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Carried(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Inside(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Placed(stream, place) => {
                 let outcome = Pin::new(&mut **stream).poll_write(cx, buf);
@@ -99,6 +104,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Carried(stream) => Pin::new(stream).poll_flush(cx),
             Self::Inside(stream) => Pin::new(stream).poll_flush(cx),
             Self::Placed(stream, _) => Pin::new(&mut **stream).poll_flush(cx),
         }
@@ -107,6 +113,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Carried(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Inside(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Placed(stream, _) => Pin::new(&mut **stream).poll_shutdown(cx),
         }

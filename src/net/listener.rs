@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use super::agent::Acceptor;
 use super::carrier::Conn;
 use super::fabric::{Fabric, taken_off};
 use super::places::{Place, Places, Queue};
@@ -17,7 +17,7 @@ use crate::model::InstanceName;
 #[derive(Debug)]
 pub struct Listener {
     local: SocketAddr,
-    kernel: Option<TcpListener>,
+    kernel: Option<Acceptor>,
     inbox: Inbox,
     /// Counts what is accepted among the open sockets of the guest.
     queue: Queue,
@@ -63,7 +63,7 @@ impl Listener {
     /// `place` is that of the listener itself.
     pub(super) fn new(
         local: SocketAddr,
-        kernel: Option<TcpListener>,
+        kernel: Option<Acceptor>,
         inbox: Inbox,
         place: Place,
         places: &Arc<Places>,
@@ -108,10 +108,9 @@ impl Listener {
     }
 
     fn poll_kernel(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Conn>> {
-        let Some(kernel) = &self.kernel else { return Poll::Pending };
+        let Some(kernel) = &mut self.kernel else { return Poll::Pending };
         loop {
-            let accepted = ready!(kernel.poll_accept(cx)).and_then(|(stream, _)| Conn::over(stream));
-            match accepted {
+            match ready!(kernel.poll_accept(cx)) {
                 // The peer gave up while it waited: no concern of the guest's.
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::NotConnected) => {}

@@ -209,7 +209,7 @@ impl Stack {
         let place = self.inner.places.take()?;
         let kernel = match container {
             Some(agent) => {
-                let listener = socket::listen(agent, at).await?;
+                let listener = agent.listen(at).await?;
                 at.set_port(listener.local_addr()?.port());
                 Some(listener)
             }

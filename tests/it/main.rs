@@ -3,6 +3,7 @@
 //! Scenarios run the built `wcompose` as people do; each states one obligation. Those that need a Docker engine skip
 //! loudly where none answers, and fail instead under `WCOMPOSE_REQUIRE_ENGINE=1`.
 
+mod apart;
 mod bad_input;
 mod cache;
 mod change;

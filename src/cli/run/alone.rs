@@ -13,7 +13,6 @@ use crate::cli::settings::Settings;
 use crate::cli::streams::{attached, converse};
 use crate::cli::{load, output};
 use crate::engine::Engine as _;
-use crate::engine::engines::Engines;
 use crate::image::kind::is_path;
 use crate::model::{Resolved, ServiceName};
 use crate::plan;
@@ -51,7 +50,7 @@ pub async fn run(mut settings: Settings, args: Run) -> Outcome {
     }
     let paths = settings.paths.project(&project.name);
     paths.make()?;
-    let engines = Arc::new(Engines::new(settings.docker_host.clone(), paths.engine_folders()));
+    let engines = Arc::new(settings.engines(&paths));
     let quiet = args.quiet;
     let progress: resolve::Progress = Arc::new(move |image, status, step| match step {
         Work::Working | Work::Done if !quiet => output::complain(&format!(" {image}  {status}\n")),

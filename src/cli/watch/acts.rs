@@ -61,7 +61,7 @@ impl Acts {
             commands,
             request,
             say,
-            engines: Engines::new(settings.docker_host.clone(), paths.engine_folders()),
+            engines: settings.engines(&paths),
             modules: BTreeMap::new(),
             mounted: BTreeSet::new(),
         }

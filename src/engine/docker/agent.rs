@@ -5,16 +5,19 @@
 
 use std::path::{Path, PathBuf};
 
+use bollard::container::LogOutput;
+use bollard::exec::{StartExecOptions, StartExecResults};
 use bollard::query_parameters::{CreateImageOptionsBuilder, KillContainerOptionsBuilder};
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 
+use super::attached::Program;
 use super::container::{self, find, make};
 use super::error::{failed, gone_is_done, is_conflict, wrap};
-use super::request::{self, Mailbox};
+use super::request::{self, Door, Mailbox, PROGRAM};
 use super::{Docker, connect, image, run};
 use crate::engine::{EngineError, ErrorKind, Result, Started};
-use crate::net::agent::{BINARY, MOUNT, TOKEN};
+use crate::net::agent::{BINARY, Incoming, LEND, MOUNT, Outgoing, TOKEN};
 use crate::plan::observed::Existing;
 use crate::plan::unit::InstanceSpec;
 
@@ -24,20 +27,23 @@ pub(super) const REPOSITORY: &str = "wcompose-agent";
 /// What an agent was made with over this connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Made {
-    folder: PathBuf,
+    /// What is mounted, where something is.
+    folder: Option<PathBuf>,
     token: String,
 }
+
+/// Bytes of an agent's stream that are taken at once: as many as the engine sends at once.
+const CAPACITY: usize = 64 * 1024;
 
 /// Creates an agent's container.
 pub(super) async fn create(
     docker: &Docker,
     spec: &InstanceSpec,
     replace: Option<&Existing>,
-    folder: &Path,
-    token: &str,
+    mailbox: &Mailbox<'_>,
 ) -> Result<()> {
     let image = docker.agent_image.get_or_try_init(|| import(docker, BINARY)).await?;
-    create_from(docker, spec, replace, image, &Mailbox { folder, token }).await
+    create_from(docker, spec, replace, image, mailbox).await
 }
 
 /// The same with the image given.
@@ -51,7 +57,11 @@ pub(super) async fn create_from(
     let context = container::context(docker, spec, replace).await?;
     let body = request::agent(spec, image, mailbox, &context);
     make(docker, spec, replace, body, &context, None).await?;
-    let made = Made { folder: mailbox.folder.to_owned(), token: mailbox.token.to_owned() };
+    let folder = match mailbox.door {
+        Door::Folder(folder) => Some(folder.to_owned()),
+        Door::Streams => None,
+    };
+    let made = Made { folder, token: mailbox.token.to_owned() };
     docker.mailboxes.lock().expect("no panic while it is held").insert(spec.container.clone(), made);
     Ok(())
 }
@@ -67,16 +77,36 @@ pub(super) async fn start(docker: &Docker, spec: &InstanceSpec) -> Result<Starte
         .ok_or_else(|| missing("no such container"))?;
     let token = format!("{TOKEN}={}", made.token);
     let environment = found.config.as_ref().and_then(|config| config.env.as_ref());
-    let speaks_to_us = environment.is_some_and(|env| env.contains(&token))
-        && found.mounts.iter().flatten().any(|mount| {
+    let is_mounted = |folder: &Path| {
+        found.mounts.iter().flatten().any(|mount| {
             mount.typ.as_deref() == Some("bind")
                 && mount.destination.as_deref() == Some(MOUNT)
-                && mount.source.as_deref() == made.folder.to_str()
-        });
+                && mount.source.as_deref() == folder.to_str()
+        })
+    };
+    let speaks_to_us =
+        environment.is_some_and(|env| env.contains(&token)) && made.folder.as_deref().is_none_or(is_mounted);
     let Some(id) = found.id.filter(|_| speaks_to_us) else {
         return Err(missing("the container of that name speaks to another supervisor"));
     };
     Ok(run::launch(docker, spec, &id).await?.facts)
+}
+
+/// Runs the program beside an agent that waits for streams, and has it lend its own.
+pub(super) async fn lend(docker: &Docker, container: &str) -> Result<(Incoming, Outgoing)> {
+    let program = Program { command: vec![PROGRAM.into(), LEND.into()], input: true, ..Program::default() };
+    let id = docker.exec(container, &program).await?;
+    let options = StartExecOptions { detach: false, tty: false, output_capacity: Some(CAPACITY) };
+    let attached = docker.patient().start_exec(&id, Some(options)).await.map_err(failed("exec in", container))?;
+    let StartExecResults::Attached { output, input } = attached else {
+        return Err(EngineError::new(ErrorKind::Internal, "exec in", container, "the engine did not attach"));
+    };
+    let pieces = output.map(|piece| match piece.map_err(std::io::Error::other)? {
+        // The program itself says nothing there: it is the engine that could not run it.
+        LogOutput::StdErr { message } => Err(std::io::Error::other(String::from_utf8_lossy(&message).into_owned())),
+        LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => Ok(message),
+    });
+    Ok((Box::pin(pieces), input))
 }
 
 /// Kills an agent; one that does not run is done.

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::path::Path;
 
 use bollard::errors::Error;
 
@@ -63,6 +64,11 @@ pub(super) fn gone_is_done(result: Result<(), Error>) -> Result<(), Error> {
         Err(error) if is_not_found(&error) => Ok(()),
         other => other,
     }
+}
+
+/// Whether the engine's message names a path of this machine.
+pub(super) fn names(error: &EngineError, path: &Path) -> bool {
+    error.source.to_string().contains(&*path.to_string_lossy())
 }
 
 /// The host port that the engine says is taken, out of its message.

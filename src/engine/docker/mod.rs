@@ -42,9 +42,11 @@ use self::events::Events;
 pub use self::logs::Wanted;
 use self::presence::Presences;
 use self::request::Api;
+pub use self::request::{Door, Mailbox};
 pub use self::stats::Processes;
-use super::{Engine, Handle, Outlet, Result, Started};
+use super::{Engine, EngineError, Handle, Outlet, Result, Started};
 use crate::model::{Build, ImageConfig, ProjectName};
+use crate::net::agent::{Incoming, Outgoing};
 use crate::net::directory::Directory;
 use crate::plan::observed::{Existing, Observed};
 use crate::plan::unit::{InstanceSpec, Step};
@@ -158,22 +160,31 @@ impl Docker {
     }
 
     /// Creates the agent container of a Wasm instance: its name, labels, networks, aliases and named volumes are the instance's;
-    /// `folder` is mounted read-only at `net::agent::MOUNT`, `token` is in its environment. With `replace`, in place of that one.
+    /// the mailbox is where it and its supervisor find each other. With `replace`, in place of that one.
     /// A stale agent that has the name is replaced as well.
     pub async fn create_agent(
         &self,
         spec: &InstanceSpec,
         replace: Option<&Existing>,
-        folder: &Path,
-        token: &str,
+        mailbox: &Mailbox<'_>,
     ) -> Result<()> {
-        agent::create(self, spec, replace, folder, token).await
+        agent::create(self, spec, replace, mailbox).await
     }
 
-    /// Starts the agent container of an instance and enters it in the directory. An agent made with another folder or token,
+    /// Starts the agent container of an instance and enters it in the directory. An agent made with another mailbox,
     /// or already gone, is a `NotFound`: create it again.
     pub async fn start_agent(&self, spec: &InstanceSpec) -> Result<Started> {
         agent::start(self, spec).await
+    }
+
+    /// The streams of an agent that was made for [`Door::Streams`] and runs.
+    pub async fn lend_streams(&self, spec: &InstanceSpec) -> Result<(Incoming, Outgoing)> {
+        agent::lend(self, &spec.container).await
+    }
+
+    /// Whether an agent could not be made, or not started, because this engine cannot mount the folder.
+    pub fn refuses_mount(error: &EngineError, folder: &Path) -> bool {
+        error::names(error, folder)
     }
 
     /// Kills an agent that does not answer.

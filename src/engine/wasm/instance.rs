@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
+use super::agents::Meeting;
 use super::guest::Template;
 use super::host::Grants;
 use super::reload::Reloader;
@@ -14,7 +15,7 @@ use super::spec;
 use super::stop::{Effect, SIGTERM, Switch, effect};
 use crate::engine::{Exit, Started};
 use crate::model::{HealthTest, Usage};
-use crate::net::agent::{Agent, Rendezvous};
+use crate::net::agent::Agent;
 use crate::net::stack::BoundPort;
 use crate::plan::observed::{Existing, ExistingKind, Health, PublishedPort, RunState};
 use crate::plan::unit::{Addresses, InstanceSpec};
@@ -28,8 +29,8 @@ pub struct Instance {
     pub spec: Arc<InstanceSpec>,
     /// What each start begins with.
     pub template: Template,
-    /// Where its agent finds us; absent without an agent.
-    pub rendezvous: Option<Arc<Rendezvous>>,
+    /// Where it meets its agent; absent without one.
+    pub meeting: Option<Arc<Meeting>>,
     /// Where it stands.
     pub life: Life,
     id: String,
@@ -125,18 +126,13 @@ impl Running {
 
 impl Instance {
     /// An instance that was just made.
-    pub fn new(
-        spec: Arc<InstanceSpec>,
-        template: Template,
-        ports: Vec<BoundPort>,
-        rendezvous: Option<Rendezvous>,
-    ) -> Self {
+    pub fn new(spec: Arc<InstanceSpec>, template: Template, ports: Vec<BoundPort>, meeting: Option<Meeting>) -> Self {
         let created = Timestamp::now();
         let id = format!("{:x}", Sha256::digest(format!("{}/{}/{created}", spec.project, spec.name)));
         Self {
             spec,
             template,
-            rendezvous: rendezvous.map(Arc::new),
+            meeting: meeting.map(Arc::new),
             life: Life::Created,
             id,
             ports,

@@ -4,6 +4,7 @@
 //! the network and runs it on threads of the guests' own. What runs is known here alone: a guest ends with the process
 //! that runs it. Order and restarts are the supervisor's.
 
+mod agents;
 pub mod attached;
 pub mod cache;
 mod command;
@@ -51,6 +52,8 @@ use async_trait::async_trait;
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::task::TaskTracker;
 
+pub use self::agents::AgentWay;
+use self::agents::{Way, existing_agent};
 use self::attached::{Ends, Stdin};
 use self::compile::{Compiler, Metering};
 use self::extras::Extras;
@@ -70,14 +73,12 @@ use self::turns::Turns;
 use super::docker::Docker;
 use super::{Engine, EngineError, ErrorKind, Handle, Outlet, Report, Result, Started};
 use crate::model::{InstanceName, Module, ProjectName, Resolved, ServiceName};
-use crate::net::agent::{Agent, Rendezvous};
+use crate::net::agent::Agent;
 use crate::net::stack::{BoundPort, Conn, Fabric, Families, NetError, PublishError, Stack, StackNetwork, StackSpec};
 use crate::net::wiring::Place;
 use crate::plan::observed::{Existing, ExistingKind, ExistingNetwork, Health, Observed};
 use crate::plan::unit::{Addresses, InstanceSpec, NetworkSpec, Step};
 
-/// How long an agent's container may take from its start to its hello.
-const HELLO: Duration = Duration::from_secs(30);
 /// Refusals that wait to be told.
 const REFUSALS: usize = 64;
 
@@ -100,6 +101,7 @@ pub struct Wasm {
     folders: Folders,
     fabric: Arc<Fabric>,
     docker: Arc<OnceCell<Arc<Docker>>>,
+    way: Way,
     compiled: Compiled,
     threads: Threads,
     instances: Instances,
@@ -112,12 +114,18 @@ pub struct Wasm {
 
 impl Wasm {
     /// An engine; `docker` is filled before the first instance that lives at an agent is created.
-    pub fn new(folders: Folders, fabric: Arc<Fabric>, docker: Arc<OnceCell<Arc<Docker>>>) -> Arc<Self> {
+    pub fn new(
+        folders: Folders,
+        fabric: Arc<Fabric>,
+        docker: Arc<OnceCell<Arc<Docker>>>,
+        agents: AgentWay,
+    ) -> Arc<Self> {
         let compiled = Compiled(Arc::new(Compiler::new(&folders.cache)));
         Arc::new(Self {
             folders,
             fabric,
             docker,
+            way: Way::new(agents),
             compiled,
             threads: Threads::default(),
             instances: Arc::default(),
@@ -172,25 +180,25 @@ impl Wasm {
         self.end(&spec.name, None).await?;
         let files = self.files(spec);
         let root = module.root.clone();
-        let (template, files, ports, rendezvous) = tokio::join!(
+        let (template, files, ports, meeting) = tokio::join!(
             self.compiled.template(spec, module),
             blocking("prepare the files of", spec, move || files.create(root.as_deref())),
             self.publish(spec),
             self.create_agent(spec, replace),
         );
-        let made = match (template, files, ports, rendezvous) {
-            (Ok(template), Ok(()), Ok(ports), Ok(rendezvous)) => Ok((template, ports, rendezvous)),
-            (template, files, ports, rendezvous) => {
-                if let Ok(Some(_)) = rendezvous {
+        let made = match (template, files, ports, meeting) {
+            (Ok(template), Ok(()), Ok(ports), Ok(meeting)) => Ok((template, ports, meeting)),
+            (template, files, ports, meeting) => {
+                if let Ok(Some(_)) = meeting {
                     self.discard_agent(spec).await;
                 }
-                let first = template.err().or(files.err()).or(ports.err()).or(rendezvous.err());
+                let first = template.err().or(files.err()).or(ports.err()).or(meeting.err());
                 Err(first.expect("one of them failed"))
             }
         };
         match made {
-            Ok((template, ports, rendezvous)) => {
-                let instance = Instance::new(spec.clone(), template, ports, rendezvous);
+            Ok((template, ports, meeting)) => {
+                let instance = Instance::new(spec.clone(), template, ports, meeting);
                 self.lock().insert(spec.name.clone(), instance);
                 Ok(())
             }
@@ -204,26 +212,6 @@ impl Wasm {
 
     async fn publish(&self, spec: &InstanceSpec) -> Result<Vec<BoundPort>> {
         self.fabric.publish(&spec.name, &spec.service.ports).await.map_err(|error| publish_error(&error, spec))
-    }
-
-    /// The container that gives the instance its place on the engine's networks; none when it needs none.
-    async fn create_agent(&self, spec: &InstanceSpec, replace: Option<&Existing>) -> Result<Option<Rendezvous>> {
-        if spec.place == Place::InProcess {
-            return Ok(None);
-        }
-        let docker = self.docker(spec)?;
-        let rendezvous = Rendezvous::prepare(&self.folders.runtime, &spec::short_id(spec))
-            .map_err(|error| failed("prepare the agent of", spec, error))?;
-        docker.create_agent(spec, replace, rendezvous.folder(), rendezvous.token()).await?;
-        Ok(Some(rendezvous))
-    }
-
-    /// Removes the agent of an instance that could not be created after all.
-    async fn discard_agent(&self, spec: &InstanceSpec) {
-        let Ok(docker) = self.docker(spec) else { return };
-        if let Ok(Some(existing)) = existing_agent(docker, spec).await {
-            let _ = docker.remove(&existing, Some(Duration::ZERO), true).await;
-        }
     }
 
     async fn remove(&self, existing: &Existing, grace: Option<Duration>, volumes: bool) -> Result<()> {
@@ -289,30 +277,6 @@ impl Wasm {
         }
     }
 
-    /// Starts the instance's agent and waits for its hello. One that another supervisor made is made again.
-    async fn start_agent(&self, spec: &InstanceSpec, rendezvous: &Rendezvous) -> Result<(Agent, Started)> {
-        let docker = self.docker(spec)?;
-        let started = match docker.start_agent(spec).await {
-            Err(error) if error.kind == ErrorKind::NotFound => {
-                let stale = existing_agent(docker, spec).await?;
-                docker.create_agent(spec, stale.as_ref(), rendezvous.folder(), rendezvous.token()).await?;
-                docker.start_agent(spec).await?
-            }
-            started => started?,
-        };
-        match rendezvous.accept(&spec::volume_targets(spec), HELLO).await {
-            Ok(agent) => Ok((agent, started)),
-            Err(error) => {
-                let _ = docker.kill_agent(spec).await;
-                Err(failed("reach the agent of", spec, error))
-            }
-        }
-    }
-
-    fn docker(&self, spec: &InstanceSpec) -> Result<&Arc<Docker>> {
-        self.docker.get().ok_or_else(|| unreachable_docker("create the agent of", &spec.container))
-    }
-
     fn files(&self, spec: &InstanceSpec) -> Files {
         Files::new(&self.folders.data, &spec::short_id(spec))
     }
@@ -322,18 +286,18 @@ impl Wasm {
             // Made by a supervisor that is gone: its container may be there, its compiled guest is not.
             self.adopt_created(spec).await?;
         }
-        let (template, rendezvous, made_of) = {
+        let (template, meeting, made_of) = {
             let instances = self.lock();
             let instance = instances.get(&spec.name).ok_or_else(|| not_created(spec))?;
             if instance.running().is_some() {
                 return Err(failed("start", spec, "it runs already"));
             }
-            (instance.template.clone(), instance.rendezvous.clone(), instance.spec.wasm_hash.clone())
+            (instance.template.clone(), instance.meeting.clone(), instance.spec.wasm_hash.clone())
         };
         let template = if made_of == spec.wasm_hash { template } else { self.renew(spec).await? };
-        let (agent, at_engine) = match rendezvous {
-            Some(rendezvous) => {
-                let (agent, started) = self.start_agent(spec, &rendezvous).await?;
+        let (agent, at_engine) = match meeting {
+            Some(meeting) => {
+                let (agent, started) = self.start_agent(spec, &meeting).await?;
                 (Some(agent), Some(started))
             }
             None => (None, None),
@@ -620,11 +584,6 @@ fn networks(spec: &InstanceSpec, addresses: &Addresses) -> Vec<StackNetwork> {
             }
         })
         .collect()
-}
-
-async fn existing_agent(docker: &Arc<Docker>, spec: &InstanceSpec) -> Result<Option<Existing>> {
-    let observed = docker.observe(&spec.project).await?;
-    Ok(observed.instances.into_iter().find(|existing| existing.instance().as_ref() == Some(&spec.name)))
 }
 
 /// Runs what blocks, and tells its failure as one of the instance's.

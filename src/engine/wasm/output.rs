@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
@@ -20,6 +19,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use super::attached::{Pipe, Terminals, Written};
 use crate::engine::{Outlet, OutputLine, Stream};
+use crate::net::agent::Printer;
 
 /// Lines that may wait for the reader.
 const QUEUE: usize = 1024;
@@ -90,7 +90,7 @@ impl Output {
     }
 
     /// Passes lines on until the output is closed. `mirror` is the agent's standard output and error.
-    pub async fn pump(self, outlet: Outlet, mirror: Option<(OwnedFd, OwnedFd)>) {
+    pub async fn pump(self, outlet: Outlet, mirror: Option<(Printer, Printer)>) {
         let mut mirrors = mirror.map(|(stdout, stderr)| (Mirror::new(stdout), Mirror::new(stderr)));
         loop {
             let (line, closed) = {
@@ -264,15 +264,15 @@ impl AsyncWrite for Splitter {
     }
 }
 
-/// A non-blocking descriptor that gets whole lines or none.
+/// The agent's output, which gets whole lines or none and is never waited for.
 struct Mirror {
-    to: OwnedFd,
+    to: Printer,
     /// The rest of a line that was written in part: it comes before anything else.
     rest: Vec<u8>,
 }
 
 impl Mirror {
-    fn new(to: OwnedFd) -> Self {
+    fn new(to: Printer) -> Self {
         Self { to, rest: Vec::new() }
     }
 
@@ -294,9 +294,8 @@ impl Mirror {
     /// Writes what fits, keeps the rest; whether all went out.
     fn write_some(&mut self, mut bytes: Vec<u8>) -> bool {
         while !bytes.is_empty() {
-            match rustix::io::write(&self.to, &bytes) {
+            match self.to.try_write(&bytes) {
                 Ok(written) => drop(bytes.drain(..written)),
-                Err(rustix::io::Errno::INTR) => {}
                 Err(_) => {
                     self.rest = bytes;
                     return false;
@@ -404,7 +403,7 @@ mod tests {
     #[test]
     fn a_full_mirror_misses_whole_lines() {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
-        let mut mirror = Mirror::new(writer);
+        let mut mirror = Mirror::new(Printer::Passed(writer));
         for number in 0..30_000 {
             mirror.write(&format!("line {number}"));
         }

@@ -18,11 +18,12 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::Agent;
 use super::link::{Door, Link, Packet};
+use super::passing::Introduction;
 use super::wire::{self, Said};
-use super::{Agent, Introduction};
 
-/// The socket's name in the folder; `agent.rs` holds the same.
+/// The socket's name in the folder; the agent's `control.rs` holds the same.
 const SOCKET: &str = "s";
 /// How long a connection may take to say its first word.
 const FIRST_WORD: Duration = Duration::from_secs(5);
@@ -137,7 +138,7 @@ impl Rendezvous {
             match welcome(hello, volumes).await {
                 Ok(introduction) => {
                     self.shared.set_health(false);
-                    return Ok(Agent::new(introduction, self.shared.clone()));
+                    return Ok(Agent::passing(introduction, self.shared.clone()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
                 Err(error) => return Err(error),
@@ -234,8 +235,8 @@ fn is_plausible(user: u32) -> bool {
     user == 0 || user >= NOBODY || user == rustix::process::geteuid().as_raw()
 }
 
-/// 128 random bits, as text.
-fn token() -> io::Result<String> {
+/// What an agent shows to be ours: 128 random bits, as text.
+pub fn token() -> io::Result<String> {
     use std::fmt::Write;
     use std::io::Read;
     let mut bytes = [0; 16];

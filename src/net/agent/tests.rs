@@ -13,10 +13,10 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketType};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::task::JoinSet;
 
 use super::*;
 use crate::model::InstanceName;
@@ -107,6 +107,33 @@ impl Bench {
         (rendezvous, agent, container)
     }
 
+    /// An agent that carries, over the streams of `docker exec`.
+    async fn carrying(&mut self, name: &str) -> (tokio::process::Child, Agent, String) {
+        let token = format!("{TOKEN}=t0");
+        let safety = "--cap-drop=ALL --read-only --security-opt=no-new-privileges --network-alias=web";
+        let tmpfs = format!("--mount=type=tmpfs,target={MOUNT},tmpfs-size=65536,tmpfs-mode=0700");
+        let options: Vec<&str> = safety.split(' ').chain([tmpfs.as_str(), "-e", &token]).collect();
+        let image = format!("{}:agent", self.id);
+        let container = self.run(name, &options, &image, &[AWAIT]);
+        let mut lender = tokio::process::Command::new("docker");
+        lender.args(["exec", "-i", &container, "/agent", LEND]).kill_on_drop(true);
+        let mut lender = lender.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("docker runs");
+        let (input, output) = (lender.stdin.take().expect("piped"), lender.stdout.take().expect("piped"));
+        let pieces = futures_util::stream::unfold(output, |mut output| async move {
+            let mut piece = vec![0; 64 * 1024];
+            match output.read(&mut piece).await {
+                Ok(0) => None,
+                Ok(length) => {
+                    piece.truncate(length);
+                    Some((Ok(piece.into()), output))
+                }
+                Err(error) => Some((Err(error), output)),
+            }
+        });
+        let agent = Agent::carrying(Box::pin(pieces), Box::pin(input), "t0", LIMIT).await.expect("an agent");
+        (lender, agent, container)
+    }
+
     fn address(&self, container: &str) -> IpAddr {
         let format = format!("{{{{(index .NetworkSettings.Networks \"{}\").IPAddress}}}}", self.id);
         let address = docker(&["inspect", "--format", &format, container], b"").expect("a container");
@@ -154,23 +181,34 @@ async fn exit_code(container: &str) -> String {
 #[test]
 fn the_program_is_small_and_static() {
     assert_eq!(BINARY.get(..4), Some(b"\x7fELF".as_slice()));
-    assert!(BINARY.len() < 16 * 1024, "{} bytes", BINARY.len());
+    assert!(BINARY.len() < 24 * 1024, "{} bytes", BINARY.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_and_guests_reach_each_other() {
     let Some(mut bench) = Bench::new("reach") else { return };
+    let (_rendezvous, agent, container) = bench.agent("web", &[], &[]).await;
+    reach_each_other(&mut bench, &agent, &container).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_and_guests_reach_each_other_over_streams() {
+    let Some(mut bench) = Bench::new("reach-carried") else { return };
+    let (_lender, agent, container) = bench.carrying("web").await;
+    reach_each_other(&mut bench, &agent, &container).await;
+}
+
+async fn reach_each_other(bench: &mut Bench, agent: &Agent, container: &str) {
     let serve = "echo hello > /tmp/index.html && exec httpd -f -p 8000 -h /tmp";
     let linux = bench.run("linux", &["--network-alias=linux", "--init"], LINUX, &["sh", "-c", serve]);
-    let (_rendezvous, agent, container) = bench.agent("web", &[], &[]).await;
     assert!(agent.resolver().contains("nameserver"), "{}", agent.resolver());
     let directory = Directory::new();
     let names = vec!["linux".to_owned()];
     let presence = Presence { network: bench.id.clone(), names, addresses: vec![bench.address(&linux)] };
     directory.enter(InstanceName::new("linux".into(), 1), vec![presence]);
     let fabric = Fabric::new(directory);
-    let own = bench.address(&container);
-    let stack = bench.stack(&fabric, &agent, own);
+    let own = bench.address(container);
+    let stack = bench.stack(&fabric, agent, own);
 
     // From a container, by name, on a low port.
     let mut listener = stack.listen(SocketAddr::from(([0; 4], 80))).await.expect("a listener");
@@ -258,17 +296,27 @@ async fn volumes_come_as_directories_we_may_write() {
 async fn the_container_lives_and_ends_as_the_service() {
     let Some(mut bench) = Bench::new("life") else { return };
     let (_rendezvous, agent, container) = bench.agent("web", &["--stop-timeout=60"], &[]).await;
+    lives_and_ends(agent, container).await;
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_container_lives_and_ends_as_the_service_over_streams() {
+    let Some(mut bench) = Bench::new("life-carried") else { return };
+    let (_lender, agent, container) = bench.carrying("web").await;
+    lives_and_ends(agent, container).await;
+}
+
+async fn lives_and_ends(agent: Agent, container: String) {
     let (stdout, stderr) = agent.output().expect("the container's output");
     assert!(agent.output().is_none(), "it is taken once");
-    rustix::io::write(&stdout, b"a line\n").expect("room");
+    assert_eq!(stdout.try_write(b"a line\n").expect("room"), 7);
     drop((stdout, stderr));
     eventually("the line in the log", || (docker(&["logs", &container], b"").ok()? == "a line").then_some(())).await;
 
     let check = || docker(&["exec", &container, "/agent", "health"], b"");
     assert!(check().is_err(), "not healthy at first");
     agent.set_health(true);
-    assert_eq!(check(), Ok(String::new()));
+    eventually("the container is healthy", || check().ok()).await;
 
     let mut events = agent.events().expect("events");
     let stop = {
@@ -280,8 +328,68 @@ async fn the_container_lives_and_ends_as_the_service() {
     assert_eq!(timeout(LIMIT, events.recv()).await.expect("in time"), Some(AgentEvent::Gone));
     assert!(stop.await.expect("it ran").is_ok());
     assert_eq!(exit_code(&container).await, "7");
-    let late = agent.socket(AddressFamily::INET, SocketType::STREAM).await;
+    let late = agent.listen(SocketAddr::from(([0; 4], 0))).await;
     assert_eq!(late.expect_err("it is gone").kind(), io::ErrorKind::BrokenPipe);
+}
+
+/// What is echoed comes back whole, whatever the other connections do, in amounts beyond every buffer.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_carried_whole_beside_one_that_nobody_reads() {
+    const BYTES: usize = 8 << 20;
+    let Some(mut bench) = Bench::new("bulk") else { return };
+    let (_lender, agent, _container) = bench.carrying("web").await;
+    let mut listener = agent.listen(SocketAddr::from(([0; 4], 7))).await.expect("a listener");
+    let mut echo = JoinSet::new();
+    echo.spawn(async move {
+        let mut conns = JoinSet::new();
+        loop {
+            let conn = poll_fn(|cx| listener.poll_accept(cx)).await.expect("a connection");
+            conns.spawn(async move {
+                let (mut reader, mut writer) = tokio::io::split(conn.io);
+                let _ = tokio::io::copy(&mut reader, &mut writer).await;
+                let _ = writer.shutdown().await;
+            });
+        }
+    });
+    let to = SocketAddr::from(([127, 0, 0, 1], 7));
+    // Writes as long as anything is taken, and reads nothing.
+    let mut stuck = agent.connect(to).await.expect("a connection");
+    while timeout(Duration::from_millis(300), stuck.io.write_all(&[1; 65536])).await.is_ok() {}
+    let mut all = JoinSet::new();
+    for number in 0..4_u8 {
+        let conn = agent.connect(to).await.expect("a connection");
+        all.spawn(async move {
+            let (mut reader, mut writer) = tokio::io::split(conn.io);
+            let write = async {
+                for _ in 0..BYTES / 65536 {
+                    writer.write_all(&[number; 65536]).await.expect("it is taken");
+                }
+                writer.shutdown().await.expect("it is taken");
+            };
+            let mut back = Vec::new();
+            let (_, read) = tokio::join!(write, reader.read_to_end(&mut back));
+            read.expect("all of it");
+            back.len() == BYTES && back.iter().all(|byte| *byte == number)
+        });
+    }
+    let whole = timeout(LIMIT, all.join_all()).await.expect("in time");
+    assert!(whole.iter().all(|whole| *whole));
+    // Many short ones, one after another and at once: numbers come back.
+    let mut many = JoinSet::new();
+    for _ in 0..50 {
+        let agent = agent.clone();
+        many.spawn(async move {
+            for _ in 0..100 {
+                let mut conn = agent.connect(to).await.expect("a connection");
+                conn.io.write_all(b"x").await.expect("it is taken");
+                let mut byte = [0; 1];
+                conn.io.read_exact(&mut byte).await.expect("it comes back");
+            }
+        });
+    }
+    timeout(LIMIT, many.join_all()).await.expect("in time");
+    let refused = agent.connect(SocketAddr::from(([127, 0, 0, 1], 9))).await;
+    assert_eq!(refused.expect_err("nobody listens").kind(), io::ErrorKind::ConnectionRefused);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -299,12 +407,10 @@ async fn either_end_learns_of_the_others_death() {
     let mut many = JoinSet::new();
     for number in 0..300 {
         let agent = agent.clone();
-        let family = if number % 2 == 0 { AddressFamily::INET } else { AddressFamily::INET6 };
-        many.spawn(async move { agent.socket(family, SocketType::DGRAM).await.map(drop) });
+        let at: SocketAddr = if number % 2 == 0 { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
+        many.spawn(async move { agent.datagrams(at).await.map(drop) });
     }
     assert!(many.join_all().await.iter().all(Result::is_ok), "more at once than are in flight");
-    let unix = agent.socket(AddressFamily::UNIX, SocketType::STREAM).await;
-    assert_eq!(unix.expect_err("not of the internet").kind(), io::ErrorKind::Unsupported);
     drop(agent);
     assert_eq!(exit_code(&container).await, "137");
     let folder = rendezvous.folder().to_owned();

@@ -15,11 +15,12 @@
 //! | supervisor | `X` code: exit with it | |
 //!
 //! The container's health check opens a connection of its own: `Q` token, answered by `A` and 1 (healthy) or 0.
-//! A frame that is none of these is ignored. The agent's own end is `agent.rs` in this folder.
+//! A frame that is none of these is ignored. The agent's own end is the folder `agent`; where no Unix
+//! socket can be mounted, `mux/frame.rs` says how they travel.
 
 use rustix::net::{AddressFamily, SocketType};
 
-/// Version of the frames; `agent.rs` holds the same.
+/// Version of the frames; the agent's `main.rs` holds the same.
 pub(super) const VERSION: u8 = 1;
 /// Longest frame either side sends.
 pub(super) const FRAME: usize = 8192;

@@ -23,6 +23,7 @@ use super::resolver::Carrier;
 use super::socket::{self, Family};
 use super::ways::{Acquaintance, Allowed, own_end};
 use super::{NetError, Stack};
+use crate::net::agent::{Datagrams, poll_kernel};
 use crate::net::carrier::canonical;
 use crate::net::dns::{self, Server};
 use crate::net::mailbox::{Arrival, Bound, Mailbox};
@@ -57,7 +58,7 @@ impl Stack {
         let place = self.inner.places.take()?;
         let container = match agent {
             Some(agent) => {
-                let socket = socket::datagram(agent, at).await?;
+                let socket = agent.datagrams(at).await?;
                 at.set_port(socket.local_addr()?.port());
                 Some(socket)
             }
@@ -85,7 +86,7 @@ pub struct Datagram {
     bound: Bound,
     _place: Place,
     /// In the container, where it has a part in its network.
-    container: Option<UdpSocket>,
+    container: Option<Datagrams>,
     /// Of this process, for IPv4 and IPv6.
     host: [Option<UdpSocket>; 2],
     peers: Peers,
@@ -134,7 +135,7 @@ impl Datagram {
 
     fn poll_container(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Bytes, SocketAddr)>> {
         let Some(socket) = &self.container else { return Poll::Pending };
-        let (bytes, from) = ready!(poll_kernel(socket, &mut self.scratch, cx))?;
+        let (bytes, from) = ready!(socket.poll_receive(&mut self.scratch, cx))?;
         Poll::Ready(Ok((bytes, self.peers.heard(Path::Container, from))))
     }
 
@@ -253,7 +254,7 @@ impl Datagram {
         to: SocketAddr,
     ) -> Poll<Result<(), NetError>> {
         match &self.container {
-            Some(socket) => socket.poll_send_to(cx, bytes, as_spoken_by(socket, to)).map(sent),
+            Some(socket) => socket.poll_send(cx, bytes, to).map(sent),
             None => fail(Errno::HOSTUNREACH),
         }
     }
@@ -286,31 +287,4 @@ fn sent(result: io::Result<usize>) -> Result<(), NetError> {
 
 fn fail(errno: Errno) -> Poll<Result<(), NetError>> {
     Poll::Ready(Err(NetError::Io(errno.into())))
-}
-
-/// An address in the form that a dual-stack socket speaks, where it is one.
-fn as_spoken_by(socket: &UdpSocket, to: SocketAddr) -> SocketAddr {
-    match (socket.local_addr(), to.ip()) {
-        (Ok(SocketAddr::V6(_)), IpAddr::V4(ip)) => SocketAddr::new(ip.to_ipv6_mapped().into(), to.port()),
-        (Ok(_) | Err(_), _) => to,
-    }
-}
-
-/// The next datagram of a kernel socket.
-fn poll_kernel(
-    socket: &UdpSocket,
-    scratch: &mut Vec<u8>,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<(Bytes, SocketAddr)>> {
-    loop {
-        ready!(socket.poll_recv_ready(cx))?;
-        scratch.resize(usize::from(u16::MAX), 0);
-        match socket.try_recv_from(scratch) {
-            Ok((length, from)) => {
-                return Poll::Ready(Ok((Bytes::copy_from_slice(&scratch[..length]), canonical(from))));
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Poll::Ready(Err(error)),
-        }
-    }
 }

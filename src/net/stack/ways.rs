@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
-use super::{Conn, NetError, Refused, Stack, StackNetwork, policy, socket};
+use super::{Conn, NetError, Refused, Stack, StackNetwork, policy};
 use crate::model::InstanceName;
 use crate::net::addresses::host_loopback;
 use crate::net::agent::Agent;
@@ -120,7 +120,7 @@ impl Stack {
                 binding.inside.send(far).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
                 Ok(near)
             }
-            Way::Container(agent) => Ok(Conn::over(socket::connect(&agent, to).await?)?),
+            Way::Container(agent) => Ok(agent.connect(to).await?),
             Way::Resolver(server) => self.connect_to_resolver(server, to),
             Way::Host(address) => Ok(Conn { peer: to, ..Conn::over(TcpStream::connect(address).await?)? }),
         }

@@ -1,6 +1,7 @@
 //! A project of one scenario: its own folder, name, state and cache, and the binary run in it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,8 @@ pub struct Project {
     engine: Option<Engine>,
     root: TempDir,
     environment: BTreeMap<String, String>,
+    /// What runs the binary, where it is not run as it is.
+    prefix: Vec<String>,
 }
 
 /// A service as `ps -a --format json` tells of it.
@@ -70,8 +73,10 @@ impl Project {
         for folder in ["project", "run", "state", "data", "home"] {
             fs::create_dir(root.path().join(folder)).expect("a temporary folder");
         }
-        let mut environment: BTreeMap<String, String> =
-            ["PATH", "LANG"].iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
+        let mut environment: BTreeMap<String, String> = ["PATH", "LANG", "WCOMPOSE_AGENT"]
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
+            .collect();
         for (variable, folder) in [
             ("WCOMPOSE_RUNTIME_DIR", "run"),
             ("WCOMPOSE_STATE_DIR", "state"),
@@ -93,7 +98,7 @@ impl Project {
         if let Some(engine) = &engine {
             environment.insert("PEER".to_owned(), engine.peer().to_owned());
         }
-        let project = Self { name, engine, root, environment };
+        let project = Self { name, engine, root, environment, prefix: Vec::new() };
         if !compose.is_empty() {
             project.write("compose.yaml", compose);
         }
@@ -125,6 +130,12 @@ impl Project {
         self
     }
 
+    /// Has the binary run by another program.
+    pub fn through(mut self, prefix: Vec<String>) -> Self {
+        self.prefix = prefix;
+        self
+    }
+
     /// The compose file's folder.
     pub fn folder(&self) -> PathBuf {
         self.root.path().join("project")
@@ -152,8 +163,10 @@ impl Project {
 
     /// The binary, in the project's folder and environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(places::wcompose());
-        command.args(arguments).current_dir(self.folder()).env_clear().envs(&self.environment);
+        let binary = places::wcompose();
+        let mut words = self.prefix.iter().map(OsStr::new).chain([binary.as_os_str()]);
+        let mut command = Command::new(words.next().expect("the binary is one"));
+        command.args(words).args(arguments).current_dir(self.folder()).env_clear().envs(&self.environment);
         command
     }
 

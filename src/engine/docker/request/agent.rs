@@ -7,29 +7,40 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount as MountBody, MountType, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount as MountBody, MountTmpfsOptions, MountType,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 
 use super::{Context, exposed_ports, health_check, labels, log_config, networks};
 use crate::model::{HealthTest, Healthcheck, MountSource};
-use crate::net::agent::{MOUNT, TOKEN, VOLUMES};
+use crate::net::agent::{AWAIT, MOUNT, TOKEN, VOLUMES};
 use crate::plan::unit::InstanceSpec;
 
 /// The agent's program in its image.
-const PROGRAM: &str = "/agent";
+pub(in crate::engine::docker) const PROGRAM: &str = "/agent";
 /// The agent itself needs some 10 kB; the rest is the runtime's own.
 const MEMORY: i64 = 32 * 1024 * 1024;
+/// One that carries what goes over its sockets holds a window for each of those whose other end is slow.
+const CARRYING_MEMORY: i64 = MEMORY + 4224 * 64 * 1024;
 /// The agent, its health check, and the runtime's helper threads.
 const PROCESSES: i64 = 32;
 
-/// Where an agent finds its supervisor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::engine::docker) struct Mailbox<'a> {
-    /// Folder of the host that is mounted.
-    pub(in crate::engine::docker) folder: &'a Path,
-    /// What the agent presents there.
-    pub(in crate::engine::docker) token: &'a str,
+/// Where an agent and its supervisor find each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mailbox<'a> {
+    /// How they meet.
+    pub door: Door<'a>,
+    /// What shows each of them the other: in the container's environment, and in what the agent says first.
+    pub token: &'a str,
+}
+
+/// How an agent and its supervisor meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door<'a> {
+    /// By a socket of the supervisor's, in this folder of the host, which is mounted.
+    Folder(&'a Path),
+    /// By the streams of a program that the supervisor runs in the container.
+    Streams,
 }
 
 /// The body of an agent made from `image`.
@@ -45,13 +56,7 @@ pub(in crate::engine::docker) fn agent(
     let host = HostConfig {
         binds: (!volumes.is_empty())
             .then(|| volumes.iter().map(|(name, target)| format!("{name}:{target}:rw")).collect()),
-        mounts: Some(vec![MountBody {
-            typ: Some(MountType::BIND),
-            source: Some(mailbox.folder.display().to_string()),
-            target: Some(MOUNT.into()),
-            read_only: Some(true),
-            ..MountBody::default()
-        }]),
+        mounts: Some(vec![place(mailbox.door)]),
         network_mode: Some(networks::mode(spec, context)),
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         log_config: Some(service.logging.as_ref().map_or_else(capped_log, log_config)),
@@ -64,7 +69,10 @@ pub(in crate::engine::docker) fn agent(
             .engine_networks()
             .next()
             .map(|_| HashMap::from([("net.ipv4.ip_unprivileged_port_start".into(), "0".into())])),
-        memory: Some(MEMORY),
+        memory: Some(match mailbox.door {
+            Door::Folder(_) => MEMORY,
+            Door::Streams => CARRYING_MEMORY,
+        }),
         pids_limit: Some(PROCESSES),
         ..HostConfig::default()
     };
@@ -75,7 +83,10 @@ pub(in crate::engine::docker) fn agent(
     ContainerCreateBody {
         image: Some(image.to_owned()),
         hostname: service.hostname.clone(),
-        entrypoint: Some(vec![PROGRAM.into()]),
+        entrypoint: Some(match mailbox.door {
+            Door::Folder(_) => vec![PROGRAM.into()],
+            Door::Streams => vec![PROGRAM.into(), AWAIT.into()],
+        }),
         user: Some("0:0".into()),
         env: Some(environment),
         attach_stdin: Some(false),
@@ -89,6 +100,29 @@ pub(in crate::engine::docker) fn agent(
         host_config: Some(host),
         networking_config: networks::at_creation(spec, context),
         ..ContainerCreateBody::default()
+    }
+}
+
+/// What is mounted at the agent's socket: the supervisor's folder, or a file system of the agent's own for its socket.
+fn place(door: Door<'_>) -> MountBody {
+    match door {
+        Door::Folder(folder) => MountBody {
+            typ: Some(MountType::BIND),
+            source: Some(folder.display().to_string()),
+            target: Some(MOUNT.into()),
+            read_only: Some(true),
+            ..MountBody::default()
+        },
+        Door::Streams => MountBody {
+            typ: Some(MountType::TMPFS),
+            target: Some(MOUNT.into()),
+            tmpfs_options: Some(MountTmpfsOptions {
+                size_bytes: Some(64 * 1024),
+                mode: Some(0o700),
+                ..MountTmpfsOptions::default()
+            }),
+            ..MountBody::default()
+        },
     }
 }
 

@@ -18,7 +18,8 @@ use bollard::models::{
     HostConfigLogConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 
-pub(super) use self::agent::{Mailbox, agent};
+pub use self::agent::{Door, Mailbox};
+pub(super) use self::agent::{PROGRAM, agent};
 use self::document::Document;
 pub(super) use self::mounts::written;
 use self::networks::to_map;

@@ -17,6 +17,11 @@ struct Site {
 impl Site {
     /// Nothing when no engine answers and none is required.
     async fn new(test: &str) -> Option<Self> {
+        Self::with(test, AgentWay::Probe).await
+    }
+
+    /// The same, with agents that are connected so.
+    async fn with(test: &str, agents: AgentWay) -> Option<Self> {
         let directory = Directory::new();
         let docker = match Docker::connect(None, directory.clone()).await {
             Ok(docker) => docker,
@@ -27,7 +32,7 @@ impl Site {
             }
         };
         let cell = Arc::new(OnceCell::new_with(Some(docker.clone())));
-        let bench = Bench::over(directory, cell);
+        let bench = Bench::over(directory, cell, agents);
         let site = Self { bench, docker, project: format!("wasm-{test}-{}", std::process::id()) };
         site.docker.apply(&Step::CreateNetwork(Box::new(site.network()))).await.unwrap();
         Some(site)
@@ -122,9 +127,39 @@ fn skip(why: &str) {
     eprintln!("SKIPPED, no engine: {why}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_linux_container_reaches_a_guest_by_name() {
-    let Some(site) = Site::new("name").await else { return };
+/// What holds for an agent, whichever way it is connected.
+macro_rules! both_ways {
+    ($($name:ident: $short:literal),* $(,)?) => {
+        mod mounted {
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    let Some(site) = Site::with($short, AgentWay::Probe).await else { return };
+                    super::$name(&site).await;
+                }
+            )*
+        }
+        mod carried {
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    let Some(site) = Site::with(concat!($short, "-carried"), AgentWay::Attach).await else { return };
+                    super::$name(&site).await;
+                }
+            )*
+        }
+    };
+}
+
+both_ways! {
+    a_linux_container_reaches_a_guest_by_name: "name",
+    docker_shows_the_lines_and_the_exit_code: "logs",
+    docker_can_stop_and_remove_a_guest: "stop",
+}
+
+async fn a_linux_container_reaches_a_guest_by_name(site: &Site) {
     let spec = site.spec("web", &http::component(""));
     site.bench.create(&spec).await.unwrap();
     let mut started = site.bench.start(&spec).await;
@@ -137,9 +172,7 @@ async fn a_linux_container_reaches_a_guest_by_name() {
     assert_eq!(site.inspect(&spec, "{{.State.Status}} {{.State.ExitCode}}"), "exited 143");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn docker_shows_the_lines_and_the_exit_code() {
-    let Some(site) = Site::new("logs").await else { return };
+async fn docker_shows_the_lines_and_the_exit_code(site: &Site) {
     let spec = site.spec("job", &program("(call $print (i32.const 0) (i32.const 8)) (call $exit (i32.const 7))"));
     site.bench.create(&spec).await.unwrap();
     for _ in 0..2 {
@@ -152,9 +185,7 @@ async fn docker_shows_the_lines_and_the_exit_code() {
     assert_eq!(docker(&["logs", &spec.container]), "file.txt\nfile.txt");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn docker_can_stop_and_remove_a_guest() {
-    let Some(site) = Site::new("stop").await else { return };
+async fn docker_can_stop_and_remove_a_guest(site: &Site) {
     let spec = site.spec("job", &program("(loop (br 0))"));
     site.bench.create(&spec).await.unwrap();
     let mut started = site.bench.start(&spec).await;
@@ -165,6 +196,59 @@ async fn docker_can_stop_and_remove_a_guest() {
     docker(&["rm", "-f", &spec.container]);
     let exit = started.exit().await;
     assert_eq!((exit.code, exit.reason.as_deref()), (137, Some("its agent container was stopped or removed")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_cannot_reach_the_mounted_socket_is_made_to_carry() {
+    let Some(site) = Site::new("probe").await else { return };
+    let spec = site.spec("web", &http::component(""));
+    site.bench.create(&spec).await.unwrap();
+    let before = site.inspect(&spec, "{{.Id}}");
+    // As where the folder is shared with the engine's machine, and its sockets are not.
+    std::fs::remove_file(site.bench.folder.path().join("run").join(spec::short_id(&spec)).join("s")).unwrap();
+    let mut started = site.bench.start(&spec).await;
+    assert_ne!(site.inspect(&spec, "{{.Id}}"), before);
+    assert_eq!(site.inspect(&spec, "{{(index .Mounts 0).Type}}"), "tmpfs");
+    let answer = site.linux(&["wget", "-S", "-O-", "http://web:8080/"]);
+    assert!(answer.contains("HTTP/1.1 201 Created"), "{answer}");
+    started.handle.stop(None).await.unwrap();
+    assert_eq!(started.exit().await.code, 143);
+    // The next ones are made so at once.
+    let next = site.spec("next", &program("(call $exit (i32.const 3))"));
+    assert_eq!(site.bench.run(&next).await.0.code, 3);
+    assert_eq!(site.inspect(&next, "{{(index .Mounts 0).Type}} {{.State.ExitCode}}"), "tmpfs 3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_volume_of_a_carrying_agent_is_refused_by_name() {
+    let Some(site) = Site::with("novolume", AgentWay::Attach).await else { return };
+    let mut spec = site.spec("job", &program(""));
+    let source = MountSource::Volume { key: "data".into(), no_copy: false, subpath: None };
+    with_service(&mut spec, |service| {
+        service.mounts.push(Mount { source, target: "/data".into(), read_only: false });
+    });
+    spec.volumes.insert("data".into(), format!("{}_data", site.project));
+    let error = site.bench.create(&spec).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid);
+    let text = error.to_string();
+    assert!(text.contains("service `job`") && text.contains("volume `data`") && text.contains("`/data`"), "{text}");
+    assert!(error.hint.unwrap().contains("./data:/data"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_ends_with_the_streams_of_its_agent() {
+    let Some(site) = Site::with("cut", AgentWay::Attach).await else { return };
+    let spec = site.spec("job", &program("(loop (br 0))"));
+    site.bench.create(&spec).await.unwrap();
+    let mut started = site.bench.start(&spec).await;
+    // The program that lends them, seen from the host, is the youngest of the container's.
+    let processes = docker(&["top", &spec.container, "-eo", "pid,args"]);
+    let lender = processes.lines().find(|line| line.contains("lend")).expect("it runs");
+    let id = lender.split_whitespace().next().expect("a number").parse().expect("a number");
+    rustix::process::kill_process(rustix::process::Pid::from_raw(id).unwrap(), rustix::process::Signal::KILL).unwrap();
+    let exit = started.exit().await;
+    assert_eq!((exit.code, exit.reason.as_deref()), (137, Some("its agent container was stopped or removed")));
+    assert_eq!(site.inspect(&spec, "{{.State.Status}}"), "exited");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,7 +282,7 @@ async fn another_supervisor_takes_over_and_removes() {
     let spec = site.spec("job", &program("(call $exit (i32.const 3))"));
     site.bench.create(&spec).await.unwrap();
     let docker = Docker::connect(None, Directory::new()).await.unwrap();
-    let next = Bench::over(Directory::new(), Arc::new(OnceCell::new_with(Some(docker.clone()))));
+    let next = Bench::over(Directory::new(), Arc::new(OnceCell::new_with(Some(docker.clone()))), AgentWay::Probe);
     let mut started = next.start(&spec).await;
     assert_eq!(started.exit().await.code, 3);
     let observed = docker.observe(&spec.project).await.unwrap().instances;

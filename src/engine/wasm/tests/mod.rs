@@ -40,17 +40,17 @@ struct Started {
 
 impl Bench {
     fn new() -> Self {
-        Self::over(Directory::new(), Arc::default())
+        Self::over(Directory::new(), Arc::default(), AgentWay::Probe)
     }
 
-    fn over(directory: Arc<Directory>, docker: Arc<OnceCell<Arc<Docker>>>) -> Self {
+    fn over(directory: Arc<Directory>, docker: Arc<OnceCell<Arc<Docker>>>, agents: AgentWay) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let folders = Folders {
             runtime: folder.path().join("run"),
             cache: folder.path().join("cache"),
             data: folder.path().join("data"),
         };
-        let wasm = Wasm::new(folders, Fabric::new(directory), docker);
+        let wasm = Wasm::new(folders, Fabric::new(directory), docker, agents);
         Self { folder, wasm }
     }
 
