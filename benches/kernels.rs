@@ -1,5 +1,5 @@
-//! What Wasm costs that computes: four kernels as a guest under wcompose and as a native program of the same source, in turns.
-//! Run by `benches/run`.
+//! What Wasm costs that computes: kernels in C as a guest under wcompose and as a native program, from one source by one compiler,
+//! in turns. Run by `benches/run`; needs clang 19 and the C library of WASI, as the tests do.
 
 #[path = "support/figure.rs"]
 mod figure;
@@ -26,10 +26,9 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 const ROUNDS: usize = 5;
 
 fn main() -> Outcome {
-    let native = if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-musl" } else { "x86_64-unknown-linux-musl" };
-    // What `gcc -O2` has on this machine: SSE2 there, the vectors of the Wasm standard here.
-    let guest = peers::compiled("kernels", "wasm32-wasip1", "-Copt-level=3 -Ctarget-feature=+simd128")?;
-    let native = peers::compiled("kernels", native, "-Copt-level=3")?;
+    // Each as its target has it by default, vectors of 128 bits included: SSE2 there, `simd128` here.
+    let native = peers::compiled("kernels/kernels.c", &["-O3"], "kernels")?;
+    let guest = peers::compiled("kernels/kernels.c", &["-O3", "--target=wasm32-wasi", "-msimd128"], "kernels.wasm")?;
     let project = Project::wasm("services: { job: { image: ./kernels.wasm } }");
     fs::copy(guest, project.folder().join("kernels.wasm"))?;
 

@@ -1,4 +1,4 @@
-//! The three figures wcompose is held to, each beside a baseline, taken turn by turn in one run so that a busy machine
+//! What wcompose is held to beside containers, each figure with a baseline, taken turn by turn in one run so that a busy machine
 //! disturbs both alike. Run by `benches/run`.
 
 #[path = "support/figure.rs"]
@@ -9,14 +9,13 @@ mod support;
 
 use std::error::Error;
 use std::future::poll_fn;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use figure::Figure;
-use rustix::process::Signal;
 use serde_json::json;
 use support::engine::{import, text};
 use support::project::free_port;
@@ -27,56 +26,11 @@ use wcompose::net::agent;
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 fn main() -> Outcome {
-    first_byte()?;
     if let Some(engine) = Engine::answering() {
         round_trips(&engine)?;
         ten_services(&engine)?;
     }
     Ok(())
-}
-
-/// Exec of `wcompose up` on samples/hello to the first byte of an answer, compiled code cached; beside it the exec of
-/// `wcompose version`, which is what starting the binary costs.
-fn first_byte() -> Outcome {
-    let port = free_port();
-    let project = Project::sample(None, "hello").with("PORT", port);
-    let mut up = Figure::new("up: exec to first byte", "wcompose version");
-    for turn in 0..21 {
-        let start = now();
-        let running = project.start(&["up"]);
-        ask(port)?;
-        let first = start.elapsed();
-        running.signal(Signal::INT);
-        running.end();
-
-        let start = now();
-        // Waited for by the system: a polled end would be the poll's, not the program's.
-        let version = project.command(&["version"]).output().map_err(|error| error.to_string())?;
-        assert!(version.status.success(), "`version` works");
-        // The first turn warms the caches.
-        if turn > 0 {
-            up.take(first, start.elapsed());
-        }
-    }
-    up.print("aim: 20 ms");
-    Ok(())
-}
-
-/// Asks until the first byte of an answer is there.
-fn ask(port: u16) -> Outcome {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let start = now();
-    while start.elapsed() < support::PATIENCE {
-        let answered = TcpStream::connect(address).and_then(|mut stream| {
-            stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
-            stream.read_exact(&mut [0])
-        });
-        match answered {
-            Ok(()) => return Ok(()),
-            Err(_) => thread::sleep(Duration::from_micros(200)),
-        }
-    }
-    Err("no answer".into())
 }
 
 /// One small message there and back from a Linux container: to another container, to a listener of this process through

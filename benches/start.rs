@@ -4,6 +4,9 @@
 #[path = "support/figure.rs"]
 mod figure;
 #[expect(dead_code, reason = "the benchmarks use a part of it")]
+#[path = "support/load.rs"]
+mod load;
+#[expect(dead_code, reason = "the benchmarks use a part of it")]
 #[path = "support/peers.rs"]
 mod peers;
 #[expect(dead_code, reason = "the benchmarks use a part of what the scenarios use")]
@@ -12,16 +15,13 @@ mod support;
 
 use std::error::Error;
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::{self, Write};
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
 use figure::Figure;
 use rustix::process::Signal;
 use support::project::free_port;
-use support::{Guest, PATIENCE, Project, now};
+use support::{Guest, Project, now};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -42,7 +42,7 @@ fn first_byte(what: &str, component: &Path, note: &str) -> Outcome {
     for turn in 0..21 {
         let start = now();
         let running = project.start(&["up"]);
-        ask(port)?;
+        load::first_byte(port, "/say/hi")?;
         let first = start.elapsed();
         running.signal(Signal::INT);
         running.end();
@@ -58,21 +58,4 @@ fn first_byte(what: &str, component: &Path, note: &str) -> Outcome {
     }
     figure.print(note);
     Ok(())
-}
-
-/// Asks until the first byte of an answer is there.
-fn ask(port: u16) -> Outcome {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let start = now();
-    while start.elapsed() < PATIENCE {
-        let answered = TcpStream::connect(address).and_then(|mut stream| {
-            stream.write_all(b"GET /say/hi HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
-            stream.read_exact(&mut [0])
-        });
-        match answered {
-            Ok(()) => return Ok(()),
-            Err(_) => thread::sleep(Duration::from_micros(200)),
-        }
-    }
-    Err("no answer".into())
 }

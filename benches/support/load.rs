@@ -5,6 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How long something may take that must come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A connection that stays open.
 pub struct Connection {
     stream: TcpStream,
@@ -84,8 +87,25 @@ pub fn answering(port: u16, path: &str) -> io::Result<()> {
     loop {
         match Connection::open(port, path).and_then(|mut connection| connection.ask()) {
             Ok(_) => return Ok(()),
-            Err(error) if start.elapsed() > Duration::from_secs(60) => return Err(error),
+            Err(error) if start.elapsed() > PATIENCE => return Err(error),
             Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// Asks, each time over a connection of its own, until the first byte of an answer is there.
+pub fn first_byte(port: u16, path: &str) -> io::Result<()> {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let start = now();
+    loop {
+        let answered = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).and_then(|mut stream| {
+            stream.write_all(request.as_bytes())?;
+            stream.read_exact(&mut [0])
+        });
+        match answered {
+            Ok(()) => return Ok(()),
+            Err(error) if start.elapsed() > PATIENCE => return Err(error),
+            Err(_) => thread::sleep(Duration::from_micros(200)),
         }
     }
 }

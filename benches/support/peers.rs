@@ -63,24 +63,12 @@ class IncomingHandler(exports.IncomingHandler):
         OutgoingBody.finish(body, None)
 "#;
 
-/// A package of the guests, compiled for a target with these flags.
-pub fn compiled(package: &str, target: &str, flags: &str) -> Result<PathBuf, Box<dyn Error>> {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (manifest, to) = (repository.join("tests/it/guests/Cargo.toml"), folder().join("guests"));
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.env("RUSTFLAGS", flags).args([
-        "build",
-        "--quiet",
-        "--locked",
-        "--release",
-        "-p",
-        package,
-        "--target",
-        target,
-    ]);
-    run(cargo.arg("--manifest-path").arg(manifest).arg("--target-dir").arg(&to))?;
-    let name = if target.starts_with("wasm") { format!("{package}.wasm") } else { package.to_owned() };
-    Ok(to.join(target).join("release").join(name))
+/// A C source of `benches/`, compiled by clang 19 with these flags into a file of that name.
+pub fn compiled(source: &str, flags: &[&str], name: &str) -> Result<PathBuf, Box<dyn Error>> {
+    let (source, to) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("benches").join(source), folder().join(name));
+    std::fs::create_dir_all(folder())?;
+    run(Command::new("clang-19").args(flags).arg("-o").arg(&to).arg(source))?;
+    Ok(to)
 }
 
 fn folder() -> PathBuf {
