@@ -13,6 +13,7 @@ mod facts;
 #[cfg(test)]
 mod laws;
 mod replace;
+mod roster;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use jiff::Timestamp;
 
+use self::roster::Roster;
 use super::check::Probe;
 use super::instance::{Instance, Origin, Problem, State, Wish};
 use super::request::Request;
@@ -273,9 +275,8 @@ pub enum Lifetime {
 #[derive(Debug)]
 pub struct Core {
     lifetime: Lifetime,
-    /// In start order.
-    instances: IndexMap<InstanceName, Instance>,
-    steps: IndexMap<UnitId, StepUnit>,
+    instances: Roster,
+    steps: IndexMap<UnitId, StepUnit, foldhash::fast::RandomState>,
     /// Steps whose end was not reported yet, also of plans that were replaced.
     inflight: BTreeSet<UnitId>,
     requests: Vec<Request>,
@@ -338,8 +339,8 @@ impl Core {
     pub fn new(lifetime: Lifetime) -> Self {
         Self {
             lifetime,
-            instances: IndexMap::new(),
-            steps: IndexMap::new(),
+            instances: Roster::default(),
+            steps: IndexMap::default(),
             inflight: BTreeSet::new(),
             requests: Vec::new(),
             hold: Hold::Off,
@@ -351,34 +352,45 @@ impl Core {
 
     /// Takes one fact or wish; says what is to be done.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
-        let mut turn = Turn { now, effects: Vec::new() };
+        self.steps(now, [input])
+    }
+
+    /// Takes what happened at once, in its order; says what is to be done after all of it.
+    pub fn steps(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
         if self.phase == Phase::Stopped {
-            return over(input);
+            return inputs.into_iter().flat_map(over).collect();
         }
-        match input {
-            Input::Adopt { request, plan, goal } => self.adopt(request, plan, goal, &mut turn),
-            Input::Command { request, command } => self.command(request, command, &mut turn),
-            Input::Hold { request } => match &mut self.hold {
-                Hold::Off => self.hold = Hold::On(vec![request]),
-                Hold::On(waiting) => waiting.push(request),
-            },
-            Input::Release => self.release(&mut turn),
-            Input::Report(tagged) => self.report(tagged, &mut turn),
-            Input::StepDone { unit, result } => self.step_done(unit, result, &mut turn),
-            Input::StartDone { instance, attempt, result } => self.start_done(&instance, attempt, result, &mut turn),
-            Input::StopDone { instance, attempt, result } => self.stop_done(&instance, attempt, result, &mut turn),
-            Input::ReplaceDone { instance, attempt, spec, result } => {
-                self.replace_done(&instance, attempt, &spec, result, &mut turn);
-            }
-            Input::KillDone { instance, attempt, result } => self.kill_done(&instance, attempt, result, &mut turn),
-            Input::Probed { instance, attempt, result } => self.probed(&instance, attempt, result, &turn),
-            Input::Signal => self.signal(&mut turn),
-            Input::Tick => {}
+        let mut turn = Turn { now, effects: Vec::new() };
+        for input in inputs {
+            self.take(input, &mut turn);
         }
         self.advance(&mut turn);
         self.publish(&mut turn);
         self.settle(&mut turn);
         turn.effects
+    }
+
+    fn take(&mut self, input: Input, turn: &mut Turn) {
+        match input {
+            Input::Adopt { request, plan, goal } => self.adopt(request, plan, goal, turn),
+            Input::Command { request, command } => self.command(request, command, turn),
+            Input::Hold { request } => match &mut self.hold {
+                Hold::Off => self.hold = Hold::On(vec![request]),
+                Hold::On(waiting) => waiting.push(request),
+            },
+            Input::Release => self.release(turn),
+            Input::Report(tagged) => self.report(tagged, turn),
+            Input::StepDone { unit, result } => self.step_done(unit, result, turn),
+            Input::StartDone { instance, attempt, result } => self.start_done(&instance, attempt, result, turn),
+            Input::StopDone { instance, attempt, result } => self.stop_done(&instance, attempt, result, turn),
+            Input::ReplaceDone { instance, attempt, spec, result } => {
+                self.replace_done(&instance, attempt, &spec, result, turn);
+            }
+            Input::KillDone { instance, attempt, result } => self.kill_done(&instance, attempt, result, turn),
+            Input::Probed { instance, attempt, result } => self.probed(&instance, attempt, result, turn),
+            Input::Signal => self.signal(turn),
+            Input::Tick => {}
+        }
     }
 
     /// When the core wants to be asked again although nothing happened.

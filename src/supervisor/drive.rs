@@ -2,7 +2,7 @@
 //! whose result comes back as an input. The loop owns the core, so a session's snapshot and its first update have no gap between them.
 
 use std::any::Any;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -167,7 +167,10 @@ pub async fn run(engine: Arc<dyn Engine>, setup: Setup, mut orders: mpsc::Receiv
         tokio::select! {
             biased;
             order = orders.recv() => drive.order(order),
-            Some(tagged) = facts.recv() => drive.input(Input::Report(tagged)),
+            Some(tagged) = facts.recv() => {
+                let more = std::iter::from_fn(|| facts.try_recv().ok());
+                drive.inputs(std::iter::once(tagged).chain(more.take(REPORTS)).map(Input::Report).collect());
+            }
             Some(finished) = drive.tasks.join_next() => drive.finished(finished),
             () = sleep_until(deadline) => drive.input(Input::Tick),
             () = drive.hub.wants_resync() => {
@@ -236,28 +239,37 @@ impl Drive {
         }
     }
 
+    /// Takes a result, and those that are there as well.
     fn finished(&mut self, finished: Result<Finished, tokio::task::JoinError>) {
-        let input = match finished {
-            Ok(Finished::Input(input)) => input,
-            Ok(Finished::Started { instance, attempt, result }) => {
-                let result = result.map(|handle| {
-                    self.handles.insert(instance.clone(), (attempt, handle));
-                });
-                Input::StartDone { instance, attempt, result }
+        let mut inputs = Vec::new();
+        let mut next = Some(finished);
+        while let Some(finished) = next {
+            match finished {
+                Ok(Finished::Input(input)) => inputs.push(input),
+                Ok(Finished::Started { instance, attempt, result }) => {
+                    let result = result.map(|handle| {
+                        self.handles.insert(instance.clone(), (attempt, handle));
+                    });
+                    inputs.push(Input::StartDone { instance, attempt, result });
+                }
+                // Panics are caught within the tasks, and nobody aborts them before the end.
+                Err(_) => {}
             }
-            // Panics are caught within the tasks, and nobody aborts them before the end.
-            Err(_) => return,
-        };
-        self.input(input);
+            next = (inputs.len() < REPORTS).then(|| self.tasks.try_join_next()).flatten();
+        }
+        self.inputs(inputs);
     }
 
     fn input(&mut self, input: Input) {
-        let mut inputs = VecDeque::from([input]);
-        while let Some(input) = inputs.pop_front() {
+        self.inputs(vec![input]);
+    }
+
+    fn inputs(&mut self, inputs: Vec<Input>) {
+        let mut inputs = inputs;
+        while !inputs.is_empty() {
             let now = Now { elapsed: now() - self.origin, at: Timestamp::now() };
-            for effect in self.core.step(now, input) {
-                inputs.extend(self.carry_out(effect));
-            }
+            let effects = self.core.steps(now, std::mem::take(&mut inputs));
+            inputs.extend(effects.into_iter().filter_map(|effect| self.carry_out(effect)));
         }
     }
 

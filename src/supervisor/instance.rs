@@ -162,6 +162,8 @@ pub(super) struct Instance {
     pub(super) facts: Facts,
     /// As views were last told.
     pub(super) shown: Option<InstanceView>,
+    /// The edge of `after` that it waited for then, by its index.
+    pub(super) blocked: Option<usize>,
 }
 
 impl Instance {
@@ -186,6 +188,7 @@ impl Instance {
             awaited: None,
             facts: Facts::default(),
             shown: None,
+            blocked: None,
         }
     }
 

@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use indexmap::IndexMap;
-
 use super::{Core, Effect, Goal, StepState, StepUnit, Turn};
 use crate::event::Event;
 use crate::model::InstanceName;
@@ -34,7 +32,8 @@ impl Core {
         let planned = self.take_instances(plan.units, turn);
         record.instances.extend(planned.iter().cloned());
         self.restart_dependents(&mut record);
-        self.order_instances(&planned);
+        // The plan's order first, then what it does not name.
+        self.instances.order(&planned);
         self.show_all(turn);
         self.requests.push(record);
     }
@@ -61,8 +60,7 @@ impl Core {
                 // Whoever attaches to a one-off starts it, and its end is nobody else's.
                 Step::Create { spec, .. } if spec.is_one_off() => {}
                 Step::Create { spec, .. } => {
-                    let entry = self.instances.entry(spec.name.clone());
-                    entry.or_insert_with(|| Instance::new(Arc::clone(spec)));
+                    self.instances.get_or_insert_with(&spec.name, || Instance::new(Arc::clone(spec)));
                 }
                 Step::Remove { existing, grace, .. } => {
                     let instance = existing.instance().and_then(|name| self.instances.get_mut(&name));
@@ -85,7 +83,7 @@ impl Core {
             let Work::Instance(spec, action) = unit.work else { continue };
             let name = spec.name.clone();
             let created = self.steps.contains_key(&UnitId::Create(name.clone()));
-            let instance = self.instances.entry(name.clone()).or_insert_with(|| Instance::new(Arc::clone(&spec)));
+            let instance = self.instances.get_or_insert_with(&name, || Instance::new(Arc::clone(&spec)));
             instance.after = unit.after;
             instance.waived.clear();
             instance.next = None;
@@ -132,19 +130,6 @@ impl Core {
                 record.instances.insert(name);
             }
         }
-    }
-
-    /// The plan's order first, then what it does not name.
-    fn order_instances(&mut self, planned: &[InstanceName]) {
-        let mut rest = std::mem::take(&mut self.instances);
-        let mut ordered = IndexMap::with_capacity(rest.len());
-        for name in planned {
-            if let Some((name, instance)) = rest.shift_remove_entry(name) {
-                ordered.insert(name, instance);
-            }
-        }
-        ordered.extend(rest);
-        self.instances = ordered;
     }
 
     fn show_all(&mut self, turn: &mut Turn) {

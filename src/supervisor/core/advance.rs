@@ -12,7 +12,8 @@ use crate::supervisor::instance::{Instance, Next, Origin, Problem, State, Wish, 
 /// What all conditions of a unit say together.
 pub(super) enum Gate {
     Open,
-    Closed(String),
+    /// By the edge of this index.
+    Closed(usize),
     Broken(Problem, Origin),
     /// An optional dependency failed: go on without it.
     Waived(UnitId, Problem),
@@ -41,15 +42,19 @@ impl Core {
     /// What had to end before it runs anew is to run now; what was to be started again rests.
     fn turn_wishes(&mut self, turn: &Turn) -> bool {
         let mut moved = false;
-        for instance in self.instances.values_mut() {
+        for index in 0..self.instances.len() {
+            let instance = &self.instances[index];
             match (instance.wish, &instance.state) {
                 (Wish::Again, _) if !instance.is_active() => {
+                    let instance = self.instances.at_mut(index);
                     instance.wish = Wish::Run;
                     instance.rouse_anew();
                     moved = true;
                 }
                 (Wish::Rest, State::Backoff { code, reason, .. }) => {
-                    instance.state = State::Exited { code: *code, reason: reason.clone() };
+                    let state = State::Exited { code: *code, reason: reason.clone() };
+                    let instance = self.instances.at_mut(index);
+                    instance.state = state;
                     instance.facts.finished = instance.facts.finished.or(Some(turn.now.at));
                     moved = true;
                 }
@@ -112,7 +117,7 @@ impl Core {
             match &instance.state {
                 // A restart by policy asks no conditions: they gate the first start.
                 State::Backoff { until, .. } if instance.wish == Wish::Run && *until <= turn.now.elapsed => {
-                    let instance = &mut self.instances[index];
+                    let instance = self.instances.at_mut(index);
                     instance.restarts += 1;
                     instance.begin(None, turn);
                     moved = true;
@@ -131,10 +136,13 @@ impl Core {
             // It runs already: there is nothing to hold back.
             Action::Adopt(_) => Gate::Open,
         };
-        let own_name = spoken(&instance.spec.name, self.replicas(&instance.spec.name));
-        let instance = &mut self.instances[index];
+        if matches!(gate, Gate::Closed(_)) {
+            return false;
+        }
+        let replicas = if matches!(gate, Gate::Waived(..)) { self.replicas(&instance.spec.name) } else { 0 };
+        let instance = self.instances.at_mut(index);
         match gate {
-            Gate::Closed(_) => return false,
+            Gate::Closed(_) => {}
             Gate::Open => {
                 let announce = match instance.action {
                     Action::Start | Action::Swap(_) => "Started",
@@ -150,6 +158,7 @@ impl Core {
                 instance.state = State::Failed { problem, origin };
             }
             Gate::Waived(unit, problem) => {
+                let own_name = spoken(&instance.spec.name, replicas);
                 let message = format!("{own_name} goes on without an optional dependency: {}", problem.message);
                 turn.emit(Event::Warned { message });
                 instance.waived.push(unit);
@@ -176,12 +185,12 @@ impl Core {
                 continue;
             }
             if killing {
-                let instance = &mut self.instances[index];
+                let instance = self.instances.at_mut(index);
                 if !instance.killed {
                     moved |= instance.send_kill("SIGKILL", true, turn);
                 }
             } else if !self.has_leaving_dependents(&instance.spec.name) {
-                self.instances[index].begin_stop(turn);
+                self.instances.at_mut(index).begin_stop(turn);
                 moved = true;
             }
         }
@@ -202,11 +211,11 @@ impl Core {
 
     pub(super) fn gate(&self, after: &[Edge], waived: &[UnitId]) -> Gate {
         let mut closed = None;
-        for edge in after.iter().filter(|edge| !waived.contains(&edge.on)) {
+        for (index, edge) in after.iter().enumerate().filter(|(_, edge)| !waived.contains(&edge.on)) {
             let (verdict, origin) = self.verdict(edge);
             match verdict {
                 Verdict::Holds => {}
-                Verdict::Waits(reason) => closed = closed.or(Some(reason)),
+                Verdict::Waits => closed = closed.or(Some(index)),
                 Verdict::Broken(problem) if edge.required => return Gate::Broken(problem, origin),
                 Verdict::Broken(problem) => return Gate::Waived(edge.on.clone(), problem),
             }
@@ -218,17 +227,26 @@ impl Core {
     fn verdict(&self, edge: &Edge) -> (Verdict, Origin) {
         if let UnitId::Instance(name) = &edge.on {
             let dependency = self.instances.get(name);
-            let verdict = dependency
-                .map_or(Verdict::Holds, |dependency| gate::verdict(dependency, self.replicas(name), edge.condition));
+            let replicas = || self.replicas(name);
+            let verdict =
+                dependency.map_or(Verdict::Holds, |dependency| gate::verdict(dependency, replicas, edge.condition));
             return (verdict, Origin::Instance);
         }
         let verdict = match self.steps.get(&edge.on).map(|unit| (&unit.state, &unit.step)) {
             None | Some((StepState::Done, _)) => Verdict::Holds,
-            Some((StepState::Pending | StepState::Running, step)) => Verdict::Waits(awaited(step)),
+            Some((StepState::Pending | StepState::Running, _)) => Verdict::Waits,
             // An engine's error names what it was doing, and to what.
             Some((StepState::Failed { problem, .. }, _)) => Verdict::Broken(problem.clone()),
         };
         (verdict, Origin::Step)
+    }
+
+    /// What is waited for at an edge that does not hold yet; "waits for …".
+    pub(super) fn reason(&self, edge: &Edge) -> String {
+        match &edge.on {
+            UnitId::Instance(name) => gate::reason(name, self.replicas(name), edge.condition),
+            step => self.steps.get(step).map(|unit| awaited(&unit.step)).unwrap_or_default(),
+        }
     }
 
     pub(super) fn replicas(&self, name: &InstanceName) -> usize {
@@ -236,7 +254,12 @@ impl Core {
     }
 
     fn probe(&mut self, turn: &mut Turn) {
-        for (name, instance) in &mut self.instances {
+        for index in 0..self.instances.len() {
+            let Some(monitor) = &self.instances[index].monitor else { continue };
+            if monitor.deadline().is_none_or(|deadline| deadline > turn.now.elapsed) {
+                continue;
+            }
+            let instance = self.instances.at_mut(index);
             let (Some(monitor), Ok(Some(check))) = (&mut instance.monitor, &instance.check) else {
                 // A plan may take the check away from what runs.
                 instance.monitor = None;
@@ -244,7 +267,7 @@ impl Core {
             };
             if monitor.take_due(turn.now.elapsed) {
                 turn.effects.push(Effect::Probe {
-                    instance: name.clone(),
+                    instance: instance.spec.name.clone(),
                     attempt: instance.attempt,
                     probe: check.probe.clone(),
                     timeout: monitor.timeout(),
@@ -260,7 +283,7 @@ impl Core {
             for edge in instance.after.iter().filter(|edge| !instance.waived.contains(&edge.on)) {
                 let UnitId::Instance(on) = &edge.on else { continue };
                 let waits = matches!(edge.condition, EdgeCondition::Healthy | EdgeCondition::Completed)
-                    && matches!(self.verdict(edge).0, Verdict::Waits(_));
+                    && self.verdict(edge).0 == Verdict::Waits;
                 if waits
                     && self
                         .instances
@@ -286,14 +309,14 @@ impl Core {
         for index in 0..self.instances.len() {
             let instance = &self.instances[index];
             let Some(condition) = instance.awaited else { continue };
-            match gate::verdict(instance, self.replicas(&instance.spec.name), condition) {
-                Verdict::Waits(_) if instance.wish == Wish::Run => continue,
+            match gate::verdict(instance, || self.replicas(&instance.spec.name), condition) {
+                Verdict::Waits if instance.wish == Wish::Run => continue,
                 Verdict::Holds if condition == EdgeCondition::Completed => turn.ended(instance.label(), "Exited"),
                 Verdict::Holds => turn.ended(instance.label(), "Healthy"),
                 Verdict::Broken(problem) if instance.wish == Wish::Run => turn.failed(instance.label(), &problem),
-                Verdict::Waits(_) | Verdict::Broken(_) => {}
+                Verdict::Waits | Verdict::Broken(_) => {}
             }
-            self.instances[index].awaited = None;
+            self.instances.at_mut(index).awaited = None;
         }
     }
 }

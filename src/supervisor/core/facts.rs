@@ -95,7 +95,7 @@ impl Core {
                 let gone = existing.instance().filter(|name| self.instances.get(name).is_none_or(rests));
                 if let Some(name) = gone {
                     turn.effects.push(Effect::Forget { instance: name.clone() });
-                    if self.instances.shift_remove(&name).is_some() {
+                    if self.instances.remove(&name) {
                         turn.emit(Event::Removed { instance: name });
                     }
                 }

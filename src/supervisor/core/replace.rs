@@ -13,12 +13,14 @@ use crate::supervisor::instance::{Instance, Next, Problem, State, Wish};
 impl Core {
     pub(super) fn advance_swaps(&mut self, turn: &mut Turn) -> bool {
         let mut moved = false;
-        for instance in self.instances.values_mut() {
+        for index in 0..self.instances.len() {
+            let instance = &self.instances[index];
             let Some(Next::Wanted(spec)) = &instance.next else { continue };
             let spec = Arc::clone(spec);
             if matches!(instance.state, State::Starting { .. }) {
                 continue;
             }
+            let instance = self.instances.at_mut(index);
             if instance.runs_on() {
                 turn.began(instance.label(), "Reloading");
                 turn.effects.push(Effect::Replace {

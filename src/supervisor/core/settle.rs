@@ -11,21 +11,31 @@ use crate::supervisor::request::{Aim, Request};
 
 impl Core {
     pub(super) fn view(&self, instance: &Instance) -> InstanceView {
+        instance.view(self.blocked(instance).map(|edge| self.reason(&instance.after[edge])))
+    }
+
+    /// The edge that an instance waits for which is to start, by its index.
+    fn blocked(&self, instance: &Instance) -> Option<usize> {
         let idle = instance.wish == Wish::Run && instance.state == State::Idle;
-        let waiting = idle.then(|| self.gate(&instance.after, &instance.waived)).and_then(|gate| match gate {
-            Gate::Closed(reason) => Some(reason),
+        match idle.then(|| self.gate(&instance.after, &instance.waived))? {
+            Gate::Closed(edge) => Some(edge),
             Gate::Open | Gate::Broken(..) | Gate::Waived(..) => None,
-        });
-        instance.view(waiting)
+        }
     }
 
     /// Tells what is different from what views were last told.
     pub(super) fn publish(&mut self, turn: &mut Turn) {
-        for index in 0..self.instances.len() {
+        let mut touched = self.instances.take_touched();
+        let waits =
+            |(index, instance): (usize, &Instance)| (self.blocked(instance) != instance.blocked).then_some(index);
+        touched.extend(self.instances.values().enumerate().filter_map(waits));
+        for index in touched {
             let view = self.view(&self.instances[index]);
-            let shown = &mut self.instances[index].shown;
-            if shown.as_ref() != Some(&view) {
-                *shown = Some(view.clone());
+            let blocked = self.blocked(&self.instances[index]);
+            let instance = self.instances.shown_mut(index);
+            instance.blocked = blocked;
+            if instance.shown.as_ref() != Some(&view) {
+                instance.shown = Some(view.clone());
                 turn.emit(Event::Changed { instance: Box::new(view) });
             }
         }
