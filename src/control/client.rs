@@ -25,17 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Connects to a project's supervisor; `None` when none runs. The session lives until the view drops its channels or the
 /// supervisor ends.
 pub async fn connect(path: &Path, logs: LogInterest) -> io::Result<Option<Session>> {
-    let context = |error: io::Error| {
-        io::Error::new(error.kind(), format!("talk to the supervisor at `{}`: {error}", path.display()))
-    };
-    let stream = match UnixStream::connect(path).await {
-        Ok(stream) => stream,
-        // A socket nobody listens on was left by a supervisor that died.
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(context(error)),
-    };
+    let context = |error| failed(path, error);
+    let Some(stream) = dial(path).await? else { return Ok(None) };
     let (reader, mut writer) = stream.into_split();
     let mut frames = Frames::new(BufReader::new(reader));
     let greeting = greet(&mut frames, &mut writer, logs);
@@ -59,6 +50,21 @@ pub async fn connect(path: &Path, logs: LogInterest) -> io::Result<Option<Sessio
     #[expect(clippy::disallowed_methods, reason = "the session's channels own the task: it ends when they do")]
     tokio::spawn(pump.run(frames, requests));
     Ok(Some(Session { snapshot, updates: update_receiver, logs: line_receiver, commands }))
+}
+
+/// A connection to a supervisor's socket; `None` when none listens there.
+pub(super) async fn dial(path: &Path) -> io::Result<Option<UnixStream>> {
+    match UnixStream::connect(path).await {
+        Ok(stream) => Ok(Some(stream)),
+        // A socket nobody listens on was left by a supervisor that died.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+        Err(error) => Err(failed(path, error)),
+    }
+}
+
+/// An error of a connection to a supervisor, with the socket's path.
+pub(super) fn failed(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("talk to the supervisor at `{}`: {error}", path.display()))
 }
 
 /// Hello both ways, then the snapshot; `None` when the supervisor ended meanwhile.

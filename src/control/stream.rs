@@ -7,30 +7,21 @@ use std::path::Path;
 
 use bytes::Bytes;
 use tokio::io::{AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
+use super::client::{dial, failed};
 use super::protocol::{self, Downstream, Frames, FromClient, PIECE, Piece, Upstream, VERSION, WINDOW};
 use crate::session::stream::{Ending, Ends, Errand, Open, Said, pair};
 
 /// Opens an errand with a project's supervisor; `None` when none runs. It lives until its last word, or until `signals`
 /// of the ends is dropped.
 pub async fn open(path: &Path, errand: Errand) -> io::Result<Option<Ends>> {
-    let context = |error: io::Error| {
-        io::Error::new(error.kind(), format!("talk to the supervisor at `{}`: {error}", path.display()))
-    };
-    let stream = match UnixStream::connect(path).await {
-        Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(context(error)),
-    };
+    let Some(stream) = dial(path).await? else { return Ok(None) };
     let (reader, mut writer) = stream.into_split();
     protocol::send(&mut writer, &FromClient::Errand { version: VERSION, errand: errand.clone() })
         .await
-        .map_err(context)?;
+        .map_err(|error| failed(path, error))?;
     let (ends, open) = pair(errand);
     #[expect(clippy::disallowed_methods, reason = "the errand's channels own the task: it ends when they do")]
     tokio::spawn(carry(Frames::new(BufReader::new(reader)), writer, open));

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use wasmtime_wasi::cli::{AsyncStdinStream, IsTerminal, StdinStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
+use super::output::told;
 use crate::engine::Stream;
 
 /// Bytes that may wait for the reader.
@@ -79,24 +80,19 @@ struct Queue {
 impl Pipe {
     /// The next piece; nothing when all was read and no more comes. Cancelling loses none.
     pub async fn next(&self) -> Option<(Stream, Bytes)> {
-        loop {
-            let mut filled = pin!(self.0.filled.notified());
-            // Registered before the look, so that no wake-up falls between the two.
-            filled.as_mut().enable();
-            {
-                let mut queue = self.lock();
-                if let Some((stream, bytes)) = queue.chunks.pop_front() {
+        let piece = told(&self.0.filled, || {
+            let mut queue = self.lock();
+            match queue.chunks.pop_front() {
+                Some((stream, bytes)) => {
                     queue.bytes -= bytes.len();
-                    drop(queue);
-                    self.0.emptied.notify_waiters();
-                    return Some((stream, bytes));
+                    Some(Some((stream, bytes)))
                 }
-                if queue.closed {
-                    return None;
-                }
+                None => queue.closed.then_some(None),
             }
-            filled.await;
-        }
+        });
+        let piece = piece.await;
+        self.0.emptied.notify_waiters();
+        piece
     }
 
     /// Nobody reads any more: what is written is gone, and no writer waits.
@@ -135,14 +131,7 @@ impl Pipe {
     }
 
     async fn room(&self) {
-        loop {
-            let mut emptied = pin!(self.0.emptied.notified());
-            emptied.as_mut().enable();
-            if self.has_room() {
-                return;
-            }
-            emptied.await;
-        }
+        told(&self.0.emptied, || self.has_room().then_some(())).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

@@ -19,9 +19,9 @@ thread_local! {
 pub async fn measured<F: Future>(meter: Arc<Meter>, guest: F) -> F::Output {
     let mut guest = pin!(guest);
     poll_fn(|cx| {
-        let start = now();
+        let start = thread_time();
         let outcome = guest.as_mut().poll(cx);
-        let end = now();
+        let end = thread_time();
         MEASURED.set(end);
         meter.computed(end.saturating_sub(start));
         outcome
@@ -32,7 +32,7 @@ pub async fn measured<F: Future>(meter: Arc<Meter>, guest: F) -> F::Output {
 /// Counts what this thread computed since the last measured poll on it, for guest code that somebody else polls and that
 /// can only tell afterwards. On a guests' thread that is the guest's time and a little of the runtime's own.
 pub fn count_since_last(meter: &Meter) {
-    let end = now();
+    let end = thread_time();
     let before = MEASURED.replace(end);
     // A thread that measured nothing yet may have done anything before.
     if before != 0 {
@@ -41,7 +41,7 @@ pub fn count_since_last(meter: &Meter) {
 }
 
 /// Nanoseconds that the calling thread has computed.
-fn now() -> u64 {
+pub(super) fn thread_time() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
@@ -57,8 +57,8 @@ mod tests {
         let meter = Arc::new(Meter::default());
         let compute = async {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            let before = now();
-            while now() - before < 20_000_000 {
+            let before = thread_time();
+            while thread_time() - before < 20_000_000 {
                 std::hint::spin_loop();
             }
         };

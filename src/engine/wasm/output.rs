@@ -134,19 +134,24 @@ impl Output {
     }
 
     async fn room(&self) {
-        loop {
-            let mut emptied = pin!(self.0.emptied.notified());
-            // Registered before the look, so that no wake-up falls between the two.
-            emptied.as_mut().enable();
-            if self.has_room() {
-                return;
-            }
-            emptied.await;
-        }
+        told(&self.0.emptied, || self.has_room().then_some(())).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.0.queue.lock().expect("no panic while it is held")
+    }
+}
+
+/// What `look` finds, which looks again whenever the waiters of `change` are told.
+pub(super) async fn told<T>(change: &Notify, look: impl Fn() -> Option<T>) -> T {
+    loop {
+        let mut changed = pin!(change.notified());
+        // Registered before the look, so that no wake-up falls between the two.
+        changed.as_mut().enable();
+        if let Some(found) = look() {
+            return found;
+        }
+        changed.await;
     }
 }
 

@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::ready;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 use wasmtime::{Store, UpdateDeadline};
 
 use super::compile::TICK;
+use super::cpu::thread_time;
 use super::limits::Budget;
 
 /// Over which a share is kept, as the kernel's default for containers.
@@ -73,12 +73,12 @@ impl Turns {
                 None => None,
             };
             wait = None;
-            let (start, before) = (Instant::now(), self.quota.as_ref().map(|_| computed()));
+            let (start, before) = (Instant::now(), self.quota.as_ref().map(|_| thread_time()));
             let outcome = guest.as_mut().poll(cx);
             drop(turn);
             busy = start.elapsed() >= TICK / 2;
             if let Some(before) = before {
-                self.charge(computed().saturating_sub(before));
+                self.charge(thread_time().saturating_sub(before));
             }
             outcome
         })
@@ -170,12 +170,6 @@ fn lock(quota: &Mutex<Quota>) -> MutexGuard<'_, Quota> {
     quota.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Nanoseconds that the calling thread has computed.
-fn computed() -> u64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -191,8 +185,8 @@ mod tests {
 
     /// Computes for so long and lets others have their turn.
     async fn burst(time: Duration) {
-        let start = computed();
-        while computed() - start < time.as_nanos() as u64 {
+        let start = thread_time();
+        while thread_time() - start < time.as_nanos() as u64 {
             std::hint::spin_loop();
         }
         tokio::task::yield_now().await;
