@@ -5,6 +5,7 @@
 pub mod content;
 pub mod credentials;
 pub mod export;
+mod facts;
 pub mod fetch;
 pub mod give;
 pub mod ignore;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use super::facts::{Fact, Facts, Stamp};
 use super::module::{self, Unsuitable};
 use super::plug::{self, Part};
 use crate::model::{ImageConfig, Module};
@@ -59,6 +60,11 @@ impl Store {
     /// The module of a local file, binary or text. A binary stays where it is; a text, and what plugs were joined with, is kept
     /// in the store.
     pub fn local(&self, reference: &str, path: &Path, function: Option<&str>) -> Result<Module, ModuleError> {
+        let as_it_is = self.plugs.is_empty() && !is_text(path);
+        let stamp = if as_it_is { Stamp::of(path) } else { None };
+        if let Some(known) = stamp.as_ref().and_then(|stamp| self.facts().recall(path, function, stamp)) {
+            return Ok(local(reference, path.to_owned(), function, known));
+        }
         let unsuitable = |source| ModuleError::Unsuitable { path: path.to_owned(), source };
         let mut binary = read(path)?;
         for plug in &self.plugs {
@@ -69,18 +75,16 @@ impl Store {
         }
         let kind = module::inspect(&binary, function).map_err(unsuitable)?;
         let digest = digest(&binary);
-        let as_it_is = self.plugs.is_empty() && !is_text(path);
-        let path = if as_it_is { path.to_owned() } else { self.put(&binary, &digest)? };
-        Ok(Module {
-            reference: reference.to_owned(),
-            path,
-            digest,
-            size: binary.len() as u64,
-            kind,
-            function: function.map(str::to_owned),
-            root: None,
-            config: ImageConfig::default(),
-        })
+        let stored = if as_it_is { path.to_owned() } else { self.put(&binary, &digest)? };
+        let fact = Fact { digest, size: binary.len() as u64, kind };
+        if let Some(stamp) = stamp {
+            self.facts().keep(path, function, stamp, fact.clone());
+        }
+        Ok(local(reference, stored, function, fact))
+    }
+
+    fn facts(&self) -> Facts {
+        Facts::new(self.folder.join("facts"))
     }
 
     /// Bytes of a stored module.
@@ -108,6 +112,20 @@ impl Store {
             io_error("write", &path)(source)
         })?;
         Ok(path)
+    }
+}
+
+fn local(reference: &str, path: PathBuf, function: Option<&str>, fact: Fact) -> Module {
+    let Fact { digest, size, kind } = fact;
+    Module {
+        reference: reference.to_owned(),
+        path,
+        digest,
+        size,
+        kind,
+        function: function.map(str::to_owned),
+        root: None,
+        config: ImageConfig::default(),
     }
 }
 

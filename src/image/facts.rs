@@ -1,0 +1,169 @@
+//! What earlier starts found out about module files, so that a large one is not read and hashed again at each start:
+//! `<data>/modules/facts/<key>.json`, one for each path and export.
+//!
+//! A fact holds as long as the file's [`Stamp`] is the same. As with git's index, a file that was changed in the very moment it was
+//! looked at could change again without its stamp showing it; of such a file nothing is kept. Facts save time and nothing
+//! else: one that cannot be read or written is no error.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::model::ModuleKind;
+
+/// Of what a fact says; another version of this program may see more in a module.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "-1");
+/// A change within this time of another may leave the same time stamp: the coarsest of common file systems.
+const GRAIN: Duration = Duration::from_secs(2);
+
+/// What tells one state of a file from another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    /// Of anything about it; nobody can set this one back.
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Of a file as it is now; nothing when it cannot be asked or changed only just now.
+    pub fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        let since =
+            SystemTime::UNIX_EPOCH + Duration::new(u64::try_from(changed.0).ok()?, u32::try_from(changed.1).ok()?);
+        (metadata.is_file() && since.elapsed().ok()? > GRAIN).then(|| Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed,
+        })
+    }
+}
+
+/// What is known of a module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fact {
+    /// SHA-256 of its bytes, 64 hex digits.
+    pub digest: String,
+    /// Bytes.
+    pub size: u64,
+    /// How it runs.
+    pub kind: ModuleKind,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    version: String,
+    stamp: Stamp,
+    fact: Fact,
+}
+
+/// The folder of facts.
+#[derive(Debug, Clone)]
+pub struct Facts(PathBuf);
+
+impl Facts {
+    /// In this folder; it is made before something is kept.
+    pub fn new(folder: PathBuf) -> Self {
+        Self(folder)
+    }
+
+    /// What is known of a file in this state.
+    pub fn recall(&self, path: &Path, function: Option<&str>, stamp: &Stamp) -> Option<Fact> {
+        let record: Record = serde_json::from_slice(&fs::read(self.path(path, function)).ok()?).ok()?;
+        (record.version == VERSION && record.stamp == *stamp).then_some(record.fact)
+    }
+
+    /// Keeps what was found out about a file that had this stamp before it was read; not when it has another one since.
+    pub fn keep(&self, path: &Path, function: Option<&str>, stamp: Stamp, fact: Fact) {
+        if Stamp::of(path).as_ref() != Some(&stamp) {
+            return;
+        }
+        let at = self.path(path, function);
+        let temporary = at.with_extension(std::process::id().to_string());
+        let Ok(text) = serde_json::to_vec(&Record { version: VERSION.to_owned(), stamp, fact }) else { return };
+        let write = || {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+            fs::write(&temporary, text)?;
+            fs::rename(&temporary, at)
+        };
+        if write().is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+    }
+
+    fn path(&self, path: &Path, function: Option<&str>) -> PathBuf {
+        let mut key = Sha256::new();
+        key.update(path.as_os_str().as_encoded_bytes());
+        key.update([0]);
+        key.update(function.unwrap_or_default());
+        self.0.join(format!("{:.32}.json", format!("{:x}", key.finalize())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{Timespec, Timestamps, utimensat};
+
+    use super::*;
+
+    fn fact(digest: &str) -> Fact {
+        Fact { digest: digest.into(), size: 3, kind: ModuleKind::Core }
+    }
+
+    /// A stamp as if the file had been there for long: its change time cannot be set.
+    fn stamp(path: &Path) -> Stamp {
+        let metadata = fs::metadata(path).unwrap();
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    #[test]
+    fn what_changed_only_just_now_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (facts, file) = (Facts::new(folder.path().join("facts")), folder.path().join("app.wasm"));
+        fs::write(&file, "one").unwrap();
+        assert_eq!(Stamp::of(&file), None);
+        facts.keep(&file, None, stamp(&file), fact("a"));
+        assert!(!folder.path().join("facts").exists());
+        // An old time of modification is no proof of anything.
+        let old = Timespec { tv_sec: 1_000_000_000, tv_nsec: 0 };
+        let times = Timestamps { last_access: old, last_modification: old };
+        utimensat(rustix::fs::CWD, &file, &times, rustix::fs::AtFlags::empty()).unwrap();
+        assert_eq!(Stamp::of(&file), None);
+    }
+
+    #[test]
+    fn a_fact_holds_for_its_state_path_and_export_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let facts = Facts::new(folder.path().join("facts"));
+        // A file of the system that nobody changes.
+        let file = fs::canonicalize("/bin/sh").unwrap();
+        let now = Stamp::of(&file).unwrap();
+        assert_eq!(facts.recall(&file, None, &now), None);
+        facts.keep(&file, None, now.clone(), fact("a"));
+        assert_eq!(facts.recall(&file, None, &now), Some(fact("a")));
+        assert_eq!(facts.recall(&file, Some("other"), &now), None);
+        assert_eq!(facts.recall(&folder.path().join("other"), None, &now), None);
+        let later = Stamp { changed: (now.changed.0, now.changed.1 + 1), ..now };
+        assert_eq!(facts.recall(&file, None, &later), None);
+        // A torn fact is none.
+        let kept = fs::read_dir(folder.path().join("facts")).unwrap().next().unwrap().unwrap().path();
+        fs::write(kept, "{").unwrap();
+        assert_eq!(facts.recall(&file, None, &Stamp::of(&file).unwrap()), None);
+    }
+}
