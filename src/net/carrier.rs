@@ -36,6 +36,11 @@ impl Conn {
         Ok(Self { io: Stream::Tcp(stream), local, peer })
     }
 
+    /// The same, looked after by the runtime this is called on: whoever reads it there is woken by a thread of that runtime.
+    pub fn here(self) -> io::Result<Self> {
+        Ok(Self { io: self.io.here()?, ..self })
+    }
+
     /// The same, counted among the open sockets of its guest for as long as its bytes are held.
     pub(super) fn placed(self, place: Place) -> Self {
         Self { io: Stream::Placed(Box::new(self.io), place), ..self }
@@ -67,6 +72,16 @@ pub enum Stream {
     Inside(DuplexStream),
     /// Any of them, with the place it takes among the open sockets of its guest.
     Placed(Box<Stream>, Place),
+}
+
+impl Stream {
+    fn here(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            stream @ (Self::Carried(_) | Self::Inside(_)) => stream,
+            Self::Placed(stream, place) => Self::Placed(Box::new(stream.here()?), place),
+        })
+    }
 }
 
 impl AsyncRead for Stream {

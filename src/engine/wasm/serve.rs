@@ -368,7 +368,7 @@ impl HttpService for Inside {
 async fn accept(server: Arc<Server>, mut listener: Listener, connections: TaskTracker, draining: CancellationToken) {
     loop {
         match poll_fn(|cx| listener.poll_accept(cx)).await {
-            Ok(conn) => drop(connections.spawn(connection(server.clone(), conn, draining.clone()))),
+            Ok(conn) => drop(connections.spawn_on(connection(server.clone(), conn, draining.clone()), &server.guests)),
             // Out of descriptors, most likely: the next moment may have one.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
@@ -376,6 +376,8 @@ async fn accept(server: Arc<Server>, mut listener: Listener, connections: TaskTr
 }
 
 async fn connection(server: Arc<Server>, conn: Conn, draining: CancellationToken) {
+    // Only a socket the kernel gave up already cannot be taken over.
+    let Ok(conn) = conn.here() else { return };
     let cut = server.cut.clone();
     let service = service_fn(move |request| {
         let server = server.clone();
