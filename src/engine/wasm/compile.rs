@@ -3,7 +3,7 @@
 //! A profile is one Wasmtime engine. They are built when first needed, because each costs start-up time. All of
 //! them interrupt guests by epochs, which a single ticker thread advances while anything was compiled.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -13,7 +13,8 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use wasmtime::component::Component;
 use wasmtime::{
-    Config, Engine, EngineWeak, InstanceAllocationStrategy, Module, PoolingAllocationConfig, WasmBacktraceDetails,
+    Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, Module, PoolingAllocationConfig,
+    WasmBacktraceDetails,
 };
 
 use super::cache::Cache;
@@ -21,13 +22,20 @@ use super::limits;
 use crate::image::store::digest;
 
 /// Changes whenever the settings below do in a way Wasmtime's own compatibility hash does not cover.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+
+/// Modules whose code stays in memory although nothing may run of it any more.
+const LATEST: usize = 16;
 
 /// How long a guest computes before others get their turn.
 pub const TICK: Duration = Duration::from_millis(10);
 
 /// Requests in flight of all services together: the size of the pool their instances come from.
 const POOL: u32 = 1024;
+
+/// Bytes of an instance's memory that are put back by hand when its request ends, where the kernel tells which pages were
+/// written (Linux 6.7): giving them back to the kernel costs a fault for each at the next request. More than that is given back.
+const KEPT: usize = 1 << 20;
 
 /// What an engine is tuned for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,6 +99,9 @@ fn pool() -> PoolingAllocationConfig {
         .max_component_instance_size(16 << 20)
         .max_core_instance_size(16 << 20)
         .table_elements(100_000);
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        pool.pagemap_scan(Enabled::Yes).linear_memory_keep_resident(KEPT).table_keep_resident(KEPT);
+    }
     pool
 }
 
@@ -138,6 +149,8 @@ pub struct Compiler {
     ticker: OnceLock<Arc<Ticked>>,
     /// A lock for each key: replicas of a service compile it once.
     busy: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    /// What was asked for last, so that replicas, and services of one module, share its code: the latest at the end.
+    latest: Mutex<VecDeque<(String, Code)>>,
 }
 
 /// The engines whose epochs advance. The ticker thread ends when the last strong reference is gone.
@@ -146,7 +159,13 @@ type Ticked = Mutex<Vec<EngineWeak>>;
 impl Compiler {
     /// A compiler that keeps compiled code under `cache`.
     pub fn new(cache: &Path) -> Self {
-        Self { cache: Cache::new(cache), engines: Mutex::default(), ticker: OnceLock::new(), busy: Mutex::default() }
+        Self {
+            cache: Cache::new(cache),
+            engines: Mutex::default(),
+            ticker: OnceLock::new(),
+            busy: Mutex::default(),
+            latest: Mutex::default(),
+        }
     }
 
     /// The code of a module for a profile: from the cache, or compiled. Blocks; takes milliseconds or seconds.
@@ -161,7 +180,8 @@ impl Compiler {
         let key = key(&module.digest, profile, metering, &engine);
         let turn = self.busy.lock().expect("no panic while it is held").entry(key.clone()).or_default().clone();
         let _turn = turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(code) = self.cached(&key, &engine, is_component) {
+        if let Some(code) = self.latest(&key).or_else(|| self.cached(&key, &engine, is_component)) {
+            self.remember(key, code.clone());
             return Ok((code, Origin::Cached));
         }
         let making = self.cache.make(&key);
@@ -185,7 +205,22 @@ impl Compiler {
         };
         // A cache that cannot be written costs time at the next start, not this one.
         let _ = serialized.map(|serialized| making.store(&serialized));
+        self.remember(key, code.clone());
         Ok((code, Origin::Compiled))
+    }
+
+    fn latest(&self, key: &str) -> Option<Code> {
+        let latest = self.latest.lock().expect("no panic while it is held");
+        latest.iter().find(|(other, _)| other == key).map(|(_, code)| code.clone())
+    }
+
+    fn remember(&self, key: String, code: Code) {
+        let mut latest = self.latest.lock().expect("no panic while it is held");
+        latest.retain(|(other, _)| *other != key);
+        latest.push_back((key, code));
+        if latest.len() > LATEST {
+            latest.pop_front();
+        }
     }
 
     fn cached(&self, key: &str, engine: &Engine, is_component: bool) -> Option<Code> {
@@ -203,7 +238,8 @@ impl Compiler {
         }
     }
 
-    fn engine(&self, profile: Profile, metering: Metering) -> Result<Engine, CompileError> {
+    /// The engine of a profile.
+    pub fn engine(&self, profile: Profile, metering: Metering) -> Result<Engine, CompileError> {
         let mut engines = self.engines.lock().expect("no panic while it is held");
         if let Some(engine) = engines.get(&(profile, metering)) {
             return Ok(engine.clone());
@@ -269,7 +305,7 @@ impl Hasher for Feed {
 #[expect(unsafe_code, reason = "compiled code is mapped, not compiled again")]
 fn load(engine: &Engine, path: &Path, is_component: bool) -> wasmtime::Result<Code> {
     // SAFETY: the bytes must be what an engine serialized. `path` names an open descriptor of a file that `Cache::find` checked: it
-    // belongs to this user, lies in a folder only this user may enter, nobody else may write it, and its digest is
+    // belongs to this user, lies in a folder only this user may enter, nobody else may write it, and its checksum is
     // right; so this program wrote it. Wasmtime itself refuses code of another version, machine or configuration.
     unsafe {
         Ok(if is_component {

@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use super::command::{Entry, Program};
 use super::compile::{Code, Profile};
 use super::cpu::measured;
-use super::host::{Grants, async_component_linker, component_linker};
-use super::p1::Linked;
+use super::host::Grants;
+use super::linkers::Linkers;
 use super::reload::Swap;
 use super::serve::{Component, Generation, Served, Server};
 use super::stop::{SIGKILL, Switch, Wish, wanted};
@@ -50,13 +50,12 @@ impl Template {
     }
 
     /// Links compiled code; an import that does not fit is an error here, not at a request.
-    pub fn link(code: &Code, module: &Module, reuse: bool) -> wasmtime::Result<Self> {
+    pub fn link(linkers: &Linkers, code: &Code, module: &Module, reuse: bool) -> wasmtime::Result<Self> {
         let entry = module.function.clone().map_or(Entry::Main, Entry::Export);
         Ok(match code {
-            Code::Module(code) => Self::Program(Program::Core(Linked::new(code)?), entry),
+            Code::Module(code) => Self::Program(Program::Core(linkers.core(code)?), entry),
             Code::Component(code) => {
-                let linker = if module.kind.is_async() { async_component_linker } else { component_linker };
-                let linked = linker(code.engine())?.instantiate_pre(code)?;
+                let linked = linkers.component(code, Self::profile(module, reuse))?;
                 if module.kind.is_http() && entry == Entry::Main {
                     Self::Service { component: Component::new(linked)?, reuse }
                 } else {

@@ -19,6 +19,7 @@ mod host;
 mod inside;
 mod instance;
 mod limits;
+mod linkers;
 mod meter;
 mod opening;
 mod outgoing;
@@ -55,7 +56,7 @@ use tokio_util::task::TaskTracker;
 pub use self::agents::AgentWay;
 use self::agents::{Way, existing_agent};
 use self::attached::{Ends, Stdin};
-use self::compile::{Compiler, Metering};
+use self::compile::{Compiler, Metering, Profile};
 use self::extras::Extras;
 use self::extras::keyvalue::{self, Memory};
 use self::extras::redis::Redis;
@@ -64,6 +65,7 @@ use self::guest::{Run, Template, Work};
 use self::host::Grants;
 use self::instance::{Handed, Instance, Life, Running};
 use self::limits::{Budget, Limits};
+use self::linkers::Linkers;
 use self::meter::Meter;
 use self::output::Output;
 use self::reload::Reloader;
@@ -120,7 +122,7 @@ impl Wasm {
         docker: Arc<OnceCell<Arc<Docker>>>,
         agents: AgentWay,
     ) -> Arc<Self> {
-        let compiled = Compiled(Arc::new(Compiler::new(&folders.cache)));
+        let compiled = Compiled(Arc::new((Compiler::new(&folders.cache), Linkers::default())));
         Arc::new(Self {
             folders,
             fabric,
@@ -133,6 +135,17 @@ impl Wasm {
             values: Mutex::default(),
             runs: TaskTracker::new(),
         })
+    }
+
+    /// Begins what the first guest will need and takes a while, beside whatever happens before there is one.
+    pub fn warm(self: &Arc<Self>) {
+        let wasm = self.clone();
+        // Nobody needs to know when it is done: who needs it waits for it.
+        drop(tokio::task::spawn_blocking(move || {
+            wasm.compiled.warm();
+            // It is told where it is needed.
+            let _ = wasm.threads.handle();
+        }));
     }
 
     /// Connects to a port of a running guest, as a process beside it would: for probes.
@@ -547,16 +560,26 @@ impl Handle for Handed {
 
 /// Makes what a run begins with. Cheap to clone.
 #[derive(Clone)]
-struct Compiled(Arc<Compiler>);
+struct Compiled(Arc<(Compiler, Linkers)>);
 
 impl Compiled {
+    /// Makes what modules are compiled and linked with, unless they need what few do.
+    fn warm(&self) {
+        let (compiler, linkers) = &*self.0;
+        for profile in [Profile::Serve, Profile::Program] {
+            // What fails here is told where it is needed.
+            let _ = compiler.engine(profile, Metering::Off).map(|engine| linkers.warm(&engine, profile));
+        }
+    }
+
     async fn template(&self, spec: &InstanceSpec, module: &Module) -> Result<Template> {
         let reuse = spec.service.wasm.as_ref().is_some_and(|options| options.http_reuse);
         let metering = if Limits::of(&spec.service).fuel.is_some() { Metering::Fuel } else { Metering::Off };
-        let (compiler, module) = (self.0.clone(), module.clone());
+        let (made, module) = (self.0.clone(), module.clone());
         let link = move || {
+            let (compiler, linkers) = &*made;
             let (code, _) = compiler.code(&module, Template::profile(&module, reuse), metering)?;
-            Template::link(&code, &module, reuse).map_err(compile::CompileError::Wasmtime)
+            Template::link(linkers, &code, &module, reuse).map_err(compile::CompileError::Wasmtime)
         };
         blocking("compile the module of", spec, link).await
     }

@@ -138,7 +138,7 @@ fn growth_ends_with_the_least_recently_used() {
     cache.size = 400;
     for number in 0..10 {
         let key = format!("entry{number}");
-        other(&cache).make(&key).store(&[0; 100 - DIGEST]).unwrap();
+        other(&cache).make(&key).store(&[0; 100 - CHECKSUM]).unwrap();
         if cache.path(&key).exists() {
             age(&cache, &key, 1000 - number);
         }

@@ -33,6 +33,7 @@ pub(super) use self::functions::FUNCTIONS;
 use self::memory::Memory;
 pub use self::table::Sockets;
 use super::host::CoreState;
+use super::linkers::Core;
 use super::opening;
 
 /// The module of preview 1.
@@ -49,17 +50,9 @@ pub struct Linked {
 
 impl Linked {
     /// Resolves the imports of a module; one that is not there, or is of another type, is an error.
-    pub fn new(module: &Module) -> wasmtime::Result<Self> {
-        let engine = module.engine();
-        let mut linker = Linker::new(engine);
-        wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state: &mut CoreState| &mut state.wasi)?;
-        opening::add_to_core_linker(&mut linker)?;
-        linker.allow_shadowing(true);
-        files::add_to_linker(&mut linker)?;
-        poll::add_to_linker(&mut linker)?;
-        functions::add_to_linker(&mut linker)?;
-        check(module)?;
-        Ok(Self { module: module.clone(), linker: Arc::new(linker) })
+    pub fn new(module: &Module, linkers: Core) -> wasmtime::Result<Self> {
+        check(module, &linkers.stock)?;
+        Ok(Self { module: module.clone(), linker: linkers.linker })
     }
 
     /// The engine it runs in.
@@ -81,11 +74,23 @@ impl Linked {
     }
 }
 
+/// What core modules of an engine are linked with.
+pub(super) fn linkers(engine: &Engine) -> wasmtime::Result<Core> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state: &mut CoreState| &mut state.wasi)?;
+    opening::add_to_core_linker(&mut linker)?;
+    linker.allow_shadowing(true);
+    files::add_to_linker(&mut linker)?;
+    poll::add_to_linker(&mut linker)?;
+    functions::add_to_linker(&mut linker)?;
+    let mut stock = Linker::new(engine);
+    wasmtime_wasi::p1::add_to_linker_async(&mut stock, |state| state)?;
+    Ok(Core { linker: Arc::new(linker), stock: Arc::new(stock) })
+}
+
 /// Whether everything is there that a module imports, before there is a store to look it up in: Wasmtime's functions are
 /// told from a linker over its own state.
-fn check(module: &Module) -> wasmtime::Result<()> {
-    let mut stock = Linker::<WasiP1Ctx>::new(module.engine());
-    wasmtime_wasi::p1::add_to_linker_async(&mut stock, |state| state)?;
+fn check(module: &Module, stock: &Linker<WasiP1Ctx>) -> wasmtime::Result<()> {
     let mut store = Store::new(module.engine(), WasiCtx::builder().build_p1());
     for import in module.imports() {
         if socket_function(&import).is_some() {

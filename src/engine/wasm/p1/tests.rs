@@ -1,6 +1,7 @@
 use wasmtime::{Config, Engine, Module};
 
-use super::{Linked, socket_function};
+use super::socket_function;
+use crate::engine::wasm::linkers::Linkers;
 use crate::image::module::to_binary;
 
 fn module(imports: &str) -> Module {
@@ -21,20 +22,22 @@ fn versions_of_a_function_are_told_apart_by_their_parameters() {
     let both = module(&[import("sock_accept", 2), import("sock_accept", 3)].concat());
     let keys: Vec<_> = both.imports().map(|import| socket_function(&import)).collect();
     assert_eq!(keys, [Some("sock_accept/2".to_owned()), Some("sock_accept/3".to_owned())]);
-    assert!(Linked::new(&both).is_ok());
+    assert!(Linkers::default().core(&both).is_ok());
 }
 
 #[test]
 fn the_second_version_has_names_of_its_own_too() {
     for (name, parameters) in [("sock_accept_v2", 3), ("sock_recv_from_v2", 8), ("sock_getpeeraddr_v2", 3)] {
-        assert!(Linked::new(&module(&import(name, parameters))).is_ok(), "{name}");
+        assert!(Linkers::default().core(&module(&import(name, parameters))).is_ok(), "{name}");
     }
 }
 
 #[test]
 fn an_import_of_another_type_is_refused_by_name() {
     for (name, parameters) in [("sock_open", 4), ("fd_read", 3), ("sock_accept", 4)] {
-        let Err(error) = Linked::new(&module(&import(name, parameters))) else { panic!("{name} is linked") };
+        let Err(error) = Linkers::default().core(&module(&import(name, parameters))) else {
+            panic!("{name} is linked")
+        };
         assert!(error.to_string().contains(&format!("`wasi_snapshot_preview1.{name}`")), "{error}");
     }
 }
