@@ -19,6 +19,7 @@ use super::prepare::{self, Wanted};
 use super::resolve::{DryRun, Progress, Step};
 use super::settings::Settings;
 use super::{errand, load, output};
+use crate::compose::Loaded;
 use crate::control::lock::Lock;
 use crate::control::server;
 use crate::engine::Engine as _;
@@ -27,7 +28,9 @@ use crate::event::Event;
 use crate::model::{Project, ProjectName, ServiceName};
 use crate::plan::unit::Plan;
 use crate::plan::{self, DownOptions};
-use crate::session::{Attach, Command, DownRequest, LogInterest, Reply, Request, RunRequest, Session, UpRequest};
+use crate::session::{
+    Attach, Command, DownRequest, LoadRequest, LogInterest, Reply, Request, RunRequest, Session, UpRequest,
+};
 use crate::supervisor::signals::Signals;
 use crate::supervisor::{self, Goal, Lifetime, Order, Setup, Verb};
 
@@ -92,7 +95,8 @@ impl Host {
             errands_of = Some(errands);
             doors.spawn(pass_on(attached, orders.clone()));
         }
-        let road = Road { engines, orders, project: project.clone(), paths: paths.clone() };
+        let preloaded = Arc::default();
+        let road = Road { engines, orders, project: project.clone(), paths: paths.clone(), preloaded };
         if let Some(errands) = errands_of {
             tasks.spawn(errand::serve(road.clone(), errands));
         }
@@ -267,9 +271,24 @@ pub struct Road {
     orders: mpsc::Sender<Order>,
     project: ProjectName,
     paths: ProjectPaths,
+    /// What the command that began all this has loaded already.
+    preloaded: Arc<std::sync::Mutex<Option<(LoadRequest, Loaded)>>>,
 }
 
 impl Road {
+    /// Saves the next `up` or `run` of this request the load.
+    pub fn preload(&self, request: &LoadRequest, loaded: Loaded) {
+        *self.preloaded.lock().expect("no panic while it is held") = Some((request.clone(), loaded));
+    }
+
+    async fn load(&self, request: &LoadRequest) -> Result<Loaded, Failure> {
+        let preloaded = self.preloaded.lock().expect("no panic while it is held").take();
+        match preloaded {
+            Some((of, loaded)) if of == *request => Ok(loaded),
+            _ => load::load(request).await,
+        }
+    }
+
     /// The engines.
     pub fn engines(&self) -> &Arc<Engines> {
         &self.engines
@@ -300,7 +319,8 @@ impl Road {
 
     /// Loads and resolves images; progress goes to the sessions.
     pub async fn resolve(&self, up: UpRequest) -> Result<Wanted, Failure> {
-        prepare::resolve(up, &self.engines, &self.paths.image_folders(), &self.progress(), DryRun::No).await
+        let loaded = self.load(&up.load).await?;
+        prepare::resolve(up, loaded, &self.engines, &self.paths.image_folders(), &self.progress(), DryRun::No).await
     }
 
     /// Plans from what is there now and has the plan carried out. What fails before anything ran leaves nothing behind.

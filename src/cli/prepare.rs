@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use super::load;
 use super::outcome::Failure;
 use super::resolve::{self, DryRun, ImageFolders, ImageOptions, Progress, Resolution};
 
@@ -35,15 +34,15 @@ pub struct Prepared {
     pub plan: Plan,
 }
 
-/// Loads a project and resolves its images.
+/// Resolves the images of a project that was loaded for this request.
 pub async fn resolve(
     up: UpRequest,
+    loaded: Loaded,
     engines: &Engines,
     folders: &ImageFolders,
     progress: &Progress,
     dry_run: DryRun,
 ) -> Result<Wanted, Failure> {
-    let loaded = load::load(&up.load).await?;
     foreign_commands(&loaded, &folders.images.with_file_name("remote"))?;
     let project = scaled(loaded.project, &up)?;
     known_services(&project, &up.options.services)?;

@@ -18,5 +18,5 @@ pub async fn scale(settings: Settings, args: Scale) -> Outcome {
     let request = UpRequest { load: settings.load.clone(), options };
     prepare::scaled(loaded.project.clone(), &request)?;
     let paths = settings.paths.project(&loaded.project.name);
-    up::detached(&settings, &loaded.project, &paths, request).await
+    up::detached(&settings, &loaded.project, Some(&loaded), &paths, request).await
 }

@@ -31,31 +31,39 @@ pub async fn up(settings: Settings, args: Up) -> Outcome {
     prepare::scaled(loaded.project.clone(), &request)?;
     let paths = settings.paths.project(&loaded.project.name);
     if settings.dry_run {
-        dry_run(&settings, &paths, request).await
+        dry_run(&settings, &paths, loaded, request).await
     } else if args.detach || args.wait || args.no_start {
-        detached(&settings, &loaded.project, &paths, request).await
+        detached(&settings, &loaded.project, Some(&loaded), &paths, request).await
     } else {
         attached(&settings, &args, &loaded, &paths, request).await
     }
 }
 
 /// Prints the plan and does nothing.
-async fn dry_run(settings: &Settings, paths: &ProjectPaths, request: UpRequest) -> Outcome {
+async fn dry_run(settings: &Settings, paths: &ProjectPaths, loaded: Loaded, request: UpRequest) -> Outcome {
     let engines = settings.engines(paths);
     let planned: super::resolve::Progress = std::sync::Arc::new(|image, work, step| {
         if step == Step::Planned {
             output::print(&format!("{work} {image}\n"));
         }
     });
-    let wanted = prepare::resolve(request, &engines, &paths.image_folders(), &planned, DryRun::Yes).await?;
+    let wanted = prepare::resolve(request, loaded, &engines, &paths.image_folders(), &planned, DryRun::Yes).await?;
     output::print(&wanted.plan(&engines).await?.plan.to_string());
     Ok(ExitCode::SUCCESS)
 }
 
 /// Starts, and returns once everything reached its state. Guests are left with a supervisor; containers need none.
-pub async fn detached(settings: &Settings, project: &Project, paths: &ProjectPaths, request: UpRequest) -> Outcome {
+///
+/// `loaded` is what the request loads, from whoever has it.
+pub async fn detached(
+    settings: &Settings,
+    project: &Project,
+    loaded: Option<&Loaded>,
+    paths: &ProjectPaths,
+    request: UpRequest,
+) -> Outcome {
     let mut signals = Signals::listen()?;
-    let known_guests = project.services.values().any(|service| wasm_sign(service).is_some());
+    let known_guests = has_guests(project);
     if let Some(session) = client::connect(&paths.socket, LogInterest::default()).await? {
         return carry_out(settings, session, Command::Up(Box::new(request)), &mut signals).await;
     }
@@ -65,6 +73,9 @@ pub async fn detached(settings: &Settings, project: &Project, paths: &ProjectPat
         let mut screen = Screen::new(settings, Lines::Kept);
         let mut console = screen.console(&session)?;
         let road = host.road();
+        if let Some(loaded) = loaded {
+            road.preload(&request.load, loaded.clone());
+        }
         let work = async {
             let wanted = road.resolve(request.clone()).await?;
             if wanted.has_guests() { Ok(None) } else { road.carry_out(&wanted).await.map(Some) }
@@ -94,6 +105,11 @@ pub async fn detached(settings: &Settings, project: &Project, paths: &ProjectPat
     carry_out(settings, session, Command::Up(Box::new(request)), &mut signals).await
 }
 
+/// Whether the files themselves say that a guest runs any of it.
+fn has_guests(project: &Project) -> bool {
+    project.services.values().any(|service| wasm_sign(service).is_some())
+}
+
 /// Runs in the foreground until everything ended or the user ends it.
 async fn attached(
     settings: &Settings,
@@ -109,11 +125,16 @@ async fn attached(
     // What earlier runs said is for `logs`.
     let services = names(&args.services);
     let interest = LogInterest { mode: LogMode::Follow, services, tail: Some(0), ..LogInterest::default() };
+    let guests = has_guests(&loaded.project);
     paths.make()?;
     let (host, mut session) = match Lock::acquire(&paths.lock)? {
         Ok(lock) => {
             let usage = if begun.is_some() { Use::Watching } else { Use::Foreground };
             let host = Host::start(settings, &loaded.project.name, paths, Some(lock), usage)?;
+            host.road().preload(&request.load, loaded.clone());
+            if guests {
+                host.road().engines().wasm().warm();
+            }
             let session = host.session(interest).await?;
             (Some(host), session)
         }
@@ -288,5 +309,5 @@ pub async fn start(settings: &Settings) -> Result<(), Failure> {
     let loaded = load::load_and_warn(&settings.load).await?;
     let request = UpRequest { load: settings.load.clone(), options: UpOptions::default() };
     let paths = settings.paths.project(&loaded.project.name);
-    detached(settings, &loaded.project, &paths, request).await.map(|_| ())
+    detached(settings, &loaded.project, Some(&loaded), &paths, request).await.map(|_| ())
 }

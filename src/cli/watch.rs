@@ -51,7 +51,7 @@ pub async fn watch(settings: Settings, args: Args) -> Outcome {
         options: UpOptions { services: services.clone(), ..UpOptions::default() },
     };
     if !args.no_up {
-        up::detached(&settings, &project, &paths, request.clone()).await?;
+        up::detached(&settings, &project, None, &paths, request.clone()).await?;
     }
     let mut signals = Signals::listen()?;
     let mut shown = settings.clone();
