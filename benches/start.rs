@@ -6,9 +6,6 @@ mod figure;
 #[expect(dead_code, reason = "the benchmarks use a part of it")]
 #[path = "support/load.rs"]
 mod load;
-#[expect(dead_code, reason = "the benchmarks use a part of it")]
-#[path = "support/peers.rs"]
-mod peers;
 #[expect(dead_code, reason = "the benchmarks use a part of what the scenarios use")]
 #[path = "../tests/it/support/mod.rs"]
 mod support;
@@ -21,13 +18,14 @@ use std::path::Path;
 use figure::Figure;
 use rustix::process::Signal;
 use support::project::free_port;
+use support::python::Python;
 use support::{Guest, Project, now};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 fn main() -> Outcome {
     first_byte("exec to first byte, tiny component", &Guest::Relay.path(), "aim: 10 ms")?;
-    match peers::python() {
+    match Python::Handler.path() {
         Ok(python) => first_byte("exec to first byte, Python component", &python, "aim: 60 ms"),
         Err(error) => Ok(writeln!(io::stdout(), "no Python component: {error}")?),
     }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::engine::skip;
+use crate::support::project::free_port;
+use crate::support::python::Python;
 use crate::support::{Project, places};
 
 /// The first of these programs that runs.
@@ -59,23 +61,33 @@ fn go() -> Option<PathBuf> {
     None
 }
 
-/// Runs a guest that copies a note and ends with 3, the number of its arguments.
-fn copies_a_note(guest: &Path, language: &str) {
-    let project = Project::wasm(
-        r#"
-services:
-  job:
-    image: ./guest.wasm
-    command: [one, two]
-    environment: { WORD: hello }
-    volumes: ["./in:/in:ro", "./out:/out"]
-"#,
-    );
+/// A guest from Python.
+fn python(guest: Python) -> Option<PathBuf> {
+    guest
+        .path()
+        .map_err(|error| skip(&format!("componentize-py does not work here (Debian: python3 python3-venv): {error}")))
+        .ok()
+}
+
+/// A project with a note to be copied.
+fn with_note(service: &str, guest: &Path) -> Project {
+    let project = Project::wasm(&format!(
+        "services: {{ job: {{ image: ./guest.wasm, {service} environment: {{ WORD: hello }}, volumes: [\"./in:/in:ro\", \"./out:/out\"] }} }}"
+    ));
     fs::copy(guest, project.folder().join("guest.wasm")).expect("it was built");
     project.write("in/note", "kept");
     project.write("out/.keep", "");
+    project
+}
+
+/// Runs a guest that copies a note and ends with 3, the number of its arguments.
+fn copies_a_note(guest: &Path, language: &str) {
+    ends(&with_note("command: [one, two],", guest), language, 3);
+}
+
+fn ends(project: &Project, language: &str, code: i64) {
     project.up();
-    assert_eq!(project.becomes("job", "exited").code, 3, "{}", project.logs("job"));
+    assert_eq!(project.becomes("job", "exited").code, code, "{}", project.logs("job"));
     assert_eq!(project.logs("job").trim_end(), format!("{language} says hello"));
     assert_eq!(fs::read_to_string(project.folder().join("out/note")).expect("the copy"), "kept");
 }
@@ -105,16 +117,7 @@ fn a_component_from_c_runs() {
     // Its exit code is 1 for any failure of `main`, as `wasi:cli/run` has no other; `exit-with-code` is not in the adapter.
     let kind = fs::read(&guest).expect("it was built");
     assert_eq!(&kind[..8], b"\0asm\x0d\0\x01\0", "a component");
-    let project = Project::wasm(
-        "services: { job: { image: ./guest.wasm, environment: { WORD: hello }, volumes: [\"./in:/in:ro\", \"./out:/out\"] } }",
-    );
-    fs::copy(guest, project.folder().join("guest.wasm")).expect("it was built");
-    project.write("in/note", "kept");
-    project.write("out/.keep", "");
-    project.up();
-    assert_eq!(project.becomes("job", "exited").code, 1, "{}", project.logs("job"));
-    assert_eq!(project.logs("job").trim_end(), "C says hello");
-    assert_eq!(fs::read_to_string(project.folder().join("out/note")).expect("the copy"), "kept");
+    ends(&with_note("", &guest), "C", 1);
 }
 
 #[test]
@@ -132,4 +135,31 @@ fn a_module_from_go_runs() {
         run(&mut build);
     });
     copies_a_note(&guest, "Go");
+}
+
+#[test]
+fn a_command_from_python_runs() {
+    let Some(guest) = python(Python::Command) else { return };
+    ends(&with_note("command: [one, two],", &guest), "Python", 0);
+    ends(&with_note("command: [one],", &guest), "Python", 1);
+}
+
+#[test]
+fn a_handler_from_python_answers_and_outlives_its_errors() {
+    let Some(guest) = python(Python::Handler) else { return };
+    for reuse in [false, true] {
+        let port = free_port();
+        let project = Project::wasm(
+            "services: { web: { image: ./guest.wasm, environment: { WORD: hello }, ports: [\"${PORT}:8080\"], x-wasm: { http: { reuse: ${REUSE} } } } }",
+        )
+        .with("PORT", port)
+        .with("REUSE", reuse);
+        fs::copy(&guest, project.folder().join("guest.wasm")).expect("it was built");
+        project.up();
+        assert_eq!(project.ask(port, "/say/good-day"), "good-day");
+        assert_eq!(project.ask(port, "/env/WORD"), "hello");
+        assert!(project.ask_in_vain(port, "/raise").contains("the guest failed"));
+        assert!(project.logs("web").contains("ValueError: asked to"), "{}", project.logs("web"));
+        assert_eq!(project.ask(port, "/say/again"), "again");
+    }
 }

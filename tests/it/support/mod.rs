@@ -10,6 +10,7 @@ pub mod leaks;
 pub mod places;
 pub mod process;
 pub mod project;
+pub mod python;
 pub mod remotes;
 
 use std::fmt::Display;
