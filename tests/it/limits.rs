@@ -113,6 +113,22 @@ fn connections_end_at_the_limit_and_the_neighbour_serves_on() {
 }
 
 #[test]
+fn files_of_wasi_3_end_at_the_limit() {
+    let port = free_port();
+    let project = Project::wasm(
+        "services: { one: { image: ./async-peer.wasm, command: [serve, \"80\"], ports: [\"${PORT}:80\"],\
+         ulimits: { nofile: 20 }, configs: [{ source: note, target: /note }] } }\nconfigs: { note: { content: kept } }",
+    )
+    .guest(Guest::AsyncPeer)
+    .with("PORT", port);
+    project.up();
+    assert_eq!(project.ask(port, "/hoard/note"), "20 ErrorCode::InsufficientMemory");
+    assert_eq!(project.ask(port, "/hoard/note"), "20 ErrorCode::InsufficientMemory", "they were closed");
+    let logs = project.logged("one", "20 files open");
+    assert_eq!(logs.matches("nofile").count(), 1, "{logs}");
+}
+
+#[test]
 fn a_share_of_the_cpu_is_kept() {
     let (project, port) = beside("    command: [loop]\n    cpus: 0.2\n");
     assert_eq!(project.ask(port, "/say/hi"), "hi");

@@ -1,5 +1,7 @@
 //! Guests of WASI 0.3: commands, HTTP components, their sockets. Told apart from those of 0.2 by what they import and export.
 
+use std::io::{Read, Write};
+use std::net::{Ipv6Addr, TcpStream};
 use std::thread;
 
 use crate::support::project::free_port;
@@ -75,6 +77,18 @@ fn its_files_are_those_it_was_given() {
     project.up();
     assert_eq!(project.ask(port, "/read/note"), "kept");
     project.ask_in_vain(port, "/read/..%2f..%2fetc%2fpasswd");
+}
+
+#[test]
+fn addresses_of_the_other_family_are_told_in_the_words_of_the_sockets_own() {
+    let (project, port) = peer("");
+    project.up();
+    project.ask(port, "/say/hi");
+    let mut stream = TcpStream::connect((Ipv6Addr::LOCALHOST, port)).expect("it is published for both");
+    stream.write_all(b"GET /peer HTTP/1.1\r\nhost: one\r\n\r\n").expect("it listens");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.contains("Ipv4") && answer.contains("127"), "{answer}");
 }
 
 #[test]

@@ -277,5 +277,6 @@ pub fn async_component_linker(engine: &Engine) -> wasmtime::Result<component::Li
     wasmtime_wasi::p3::random::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     sockets::p3::add_to_linker(&mut linker)?;
+    opening::add_to_async_component_linker(&mut linker)?;
     Ok(linker)
 }

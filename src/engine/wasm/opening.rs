@@ -1,15 +1,16 @@
 //! Opening files, counted: stands in for Wasmtime's `path_open` and `descriptor.open-at`, which open without end, and hands on to
 //! them what the instance's limit allows.
 
-use wasmtime::component::{self, Resource, ResourceTable};
+use wasmtime::component::{self, Accessor, Resource, ResourceTable};
 use wasmtime::{AsContextMut, Caller, Extern, StoreContextMut};
 use wasmtime_wasi::WasiView;
-use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView};
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystem, WasiFilesystemView};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self, WasiSnapshotPreview1 as _};
 use wasmtime_wasi::p2::bindings::filesystem::types::{
     DescriptorFlags, ErrorCode, Host as _, HostDescriptor, OpenFlags, PathFlags,
 };
+use wasmtime_wasi::p3::bindings::filesystem::types::{self as p3, HostDescriptorWithStore as _};
 use wiggle::GuestMemory;
 
 use super::host::{CoreState, State};
@@ -37,6 +38,33 @@ pub fn add_to_component_linker(linker: &mut component::Linker<State>) -> wasmtim
                 Ok((match files.open_at(folder, follow, path, open, flags).await {
                     Ok(opened) => Ok(opened),
                     Err(error) => Err(files.convert_error_code(error)?),
+                },))
+            })
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// What `open-at` of 0.3 is called with.
+type AsyncOpenAt = (Resource<Descriptor>, p3::PathFlags, String, p3::OpenFlags, p3::DescriptorFlags);
+
+/// The same for components of WASI 0.3.
+pub fn add_to_async_component_linker(linker: &mut component::Linker<State>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    let mut types = linker.instance("wasi:filesystem/types@0.3.0")?;
+    types.func_wrap_concurrent(
+        "[method]descriptor.open-at",
+        |accessor: &Accessor<State>, (folder, follow, path, open, flags): AsyncOpenAt| {
+            Box::pin(async move {
+                if !accessor.with(|mut access| access.get().may_open()) {
+                    return Ok((Err(p3::ErrorCode::InsufficientMemory),));
+                }
+                let files = accessor.with_getter::<WasiFilesystem>(State::filesystem);
+                let opened = WasiFilesystem::open_at(&files, folder, follow, path, open, flags).await;
+                Ok((match opened {
+                    Ok(opened) => Ok(opened),
+                    Err(error) => Err(error.downcast()?),
                 },))
             })
         },

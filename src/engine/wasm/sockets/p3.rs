@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use wasmtime::component::{Accessor, Linker};
 use wasmtime_wasi::p3::bindings::sockets::ip_name_lookup::{self, ErrorCode as LookupError};
-use wasmtime_wasi::p3::bindings::sockets::types::{self, ErrorCode, IpAddress, IpAddressFamily};
+use wasmtime_wasi::p3::bindings::sockets::types::{self, ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress};
 use wasmtime_wasi::p3::sockets::SocketError;
 
 use super::super::host::State;
@@ -49,11 +49,20 @@ impl ip_name_lookup::HostWithStore<State> for Sockets {
     }
 }
 
-fn fits(family: IpAddressFamily, address: SocketAddr) -> bool {
+/// A family as 0.2 names it.
+fn named(family: IpAddressFamily) -> super::IpAddressFamily {
     match family {
-        IpAddressFamily::Ipv4 => address.is_ipv4(),
-        IpAddressFamily::Ipv6 => address.is_ipv6(),
+        IpAddressFamily::Ipv4 => super::IpAddressFamily::Ipv4,
+        IpAddressFamily::Ipv6 => super::IpAddressFamily::Ipv6,
     }
+}
+
+fn fits(family: IpAddressFamily, address: SocketAddr) -> bool {
+    super::fits(named(family), address)
+}
+
+fn spoken(family: IpAddressFamily, address: SocketAddr) -> IpSocketAddress {
+    super::spoken(named(family), address).into()
 }
 
 /// What the network said, as 0.3 names it.

@@ -23,7 +23,7 @@ use wasmtime_wasi::p3::sockets::{SocketError, SocketResult};
 use super::super::super::host::State;
 use super::super::super::streams::Shared;
 use super::super::{Options, Sockets, View};
-use super::{fits, refusal};
+use super::{fits, refusal, spoken};
 use crate::net::stack::{Conn, Listener};
 
 /// What one read takes from a connection where the guest names no size.
@@ -223,17 +223,19 @@ impl HostTcpSocket for View<'_> {
     }
 
     fn get_local_address(&mut self, this: Resource<TcpSocket>) -> SocketResult<IpSocketAddress> {
-        match &self.stream_socket(&this)?.phase {
-            Phase::Bound(listener) => Ok(listener.local().into()),
-            Phase::Listening(local) => Ok((*local).into()),
-            Phase::Connected(connected) => Ok(connected.local.into()),
+        let socket = self.stream_socket(&this)?;
+        match &socket.phase {
+            Phase::Bound(listener) => Ok(spoken(socket.family, listener.local())),
+            Phase::Listening(local) => Ok(spoken(socket.family, *local)),
+            Phase::Connected(connected) => Ok(spoken(socket.family, connected.local)),
             Phase::Unbound | Phase::Connecting | Phase::Closed => Err(ErrorCode::InvalidState.into()),
         }
     }
 
     fn get_remote_address(&mut self, this: Resource<TcpSocket>) -> SocketResult<IpSocketAddress> {
-        match &self.stream_socket(&this)?.phase {
-            Phase::Connected(connected) => Ok(connected.peer.into()),
+        let socket = self.stream_socket(&this)?;
+        match &socket.phase {
+            Phase::Connected(connected) => Ok(spoken(socket.family, connected.peer)),
             _ => Err(ErrorCode::InvalidState.into()),
         }
     }

@@ -78,7 +78,11 @@ async fn answer(connection: TcpSocket) -> Result<(), ErrorCode> {
     let head = String::from_utf8_lossy(&head).into_owned();
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
     let words: Vec<&str> = path.split('/').skip(1).collect();
-    let (status, text) = match act(&words).await {
+    let deed = match words.as_slice() {
+        ["peer"] => connection.get_remote_address().map(|peer| format!("{peer:?}")).map_err(|error| told(&error)),
+        words => act(words).await,
+    };
+    let (status, text) = match deed {
         Ok(text) => ("200 OK", text),
         Err(text) => ("502 Bad Gateway", text),
     };
@@ -122,6 +126,7 @@ async fn act(words: &[&str]) -> Result<String, String> {
             let port = port.parse().map_err(|_| "no port".to_owned())?;
             ask(host, port, text).await
         }
+        ["hoard", path] => Ok(hoard(path).await),
         ["read", path] => read(path).await.map_err(|error| format!("{error:?}")),
         ["get", host, port, rest @ ..] => {
             let port = port.parse().map_err(|_| "no port".to_owned())?;
@@ -137,6 +142,19 @@ async fn read(name: &str) -> Result<String, wasip3::filesystem::types::ErrorCode
     let file = root.open_at(PathFlags::empty(), name.to_owned(), OpenFlags::empty(), flags).await?;
     let (bytes, _) = file.read_via_stream(0);
     Ok(String::from_utf8_lossy(&bytes.collect().await).into_owned())
+}
+
+/// Opens a file again and again, to the end: how often it could, and why no more.
+async fn hoard(name: &str) -> String {
+    let (root, _) = preopens::get_directories().into_iter().find(|(_, path)| path == "/").expect("a root");
+    let mut open = Vec::new();
+    while open.len() < 1000 {
+        match root.open_at(PathFlags::empty(), name.to_owned(), OpenFlags::empty(), DescriptorFlags::READ).await {
+            Ok(file) => open.push(file),
+            Err(error) => return format!("{} {error:?}", open.len()),
+        }
+    }
+    "no end".to_owned()
 }
 
 fn told(error: &dyn std::fmt::Debug) -> String {
