@@ -376,6 +376,10 @@ fn family(module: &str, name: &str) -> Option<&'static str> {
         _ if SPIDERLIGHTNING.contains(&root) => {
             "these are SpiderLightning (`slight`) interfaces, which ended before WASI 0.2"
         }
+        "wasi" if name == "thread-spawn" => {
+            "`wasi.thread-spawn` is wasi-threads, and a guest has one thread: build for `wasm32-wasip1` without threads \
+             (`-pthread`)"
+        }
         "wasi_unstable" => "`wasi_unstable` is older than WASI preview 1: build with a current compiler",
         "wasi_ephemeral_nn" => "`wasi_ephemeral_nn` is WASI-NN",
         _ if root.starts_with("wasmedge_") => "`wasmedge_…` are plug-ins of WasmEdge",
@@ -484,6 +488,20 @@ mod tests {
             error.to_string(),
             "it imports what wcompose does not provide: `wasi:keyvalue/store@0.2.0`; \
              of `wasi:keyvalue`, `store`, `atomics` and `batch` are provided, as `@0.2.0-draft`"
+        );
+    }
+
+    #[test]
+    fn threads_are_told_as_what_they_are() {
+        let text = r#"(module
+            (import "env" "memory" (memory 1 2 shared))
+            (import "wasi" "thread-spawn" (func (param i32) (result i32)))
+            (func (export "wasi_thread_start") (param i32 i32))
+            (func (export "_start")))"#;
+        assert_eq!(
+            kind(text).unwrap_err().to_string(),
+            "it imports what wcompose does not provide: `env.memory`, `wasi.thread-spawn`; `wasi.thread-spawn` is \
+             wasi-threads, and a guest has one thread: build for `wasm32-wasip1` without threads (`-pthread`)"
         );
     }
 
