@@ -174,7 +174,11 @@ impl Resolver<'_> {
             subject,
             label: "",
             reference,
-            entry: Entry { entrypoint: service.entrypoint.as_deref(), command: service.command.as_deref() },
+            entry: Entry {
+                entrypoint: service.entrypoint.as_deref(),
+                command: service.command.as_deref(),
+                environment: Some(&service.environment),
+            },
             platform: service.platform.as_deref().filter(|platform| is_wasm_platform(platform)),
             policy: self.options.pull.unwrap_or(service.pull_policy),
             plugs: service.wasm.as_ref().map_or(&[], |wasm| &wasm.plug),

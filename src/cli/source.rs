@@ -220,8 +220,13 @@ impl<'s> Sources<'s> {
         picker.store = picker.store.plugging(wanted.plugs);
         let entrypoint = wanted.entry.entrypoint.map(<[String]>::to_vec);
         let command = wanted.entry.command.map(<[String]>::to_vec);
+        let environment = wanted.entry.environment.cloned();
         let outcome = tokio::task::spawn_blocking(move || {
-            let entry = Entry { entrypoint: entrypoint.as_deref(), command: command.as_deref() };
+            let entry = Entry {
+                entrypoint: entrypoint.as_deref(),
+                command: command.as_deref(),
+                environment: environment.as_ref(),
+            };
             work(&picker, &reference, entry)
         });
         outcome.await.map_err(anyhow::Error::from)?.map_err(|error| failure(wanted, &error))
@@ -250,6 +255,10 @@ fn failure(wanted: &Wanted<'_>, error: &PickError) -> Failure {
             ["build it first, or correct the path in `image` or `x-wasm.module`".to_owned()],
         ),
         PickError::Module(error @ ModuleError::Unsuitable { .. }) => Failure::new(format!("{subject}: {error}"), []),
+        PickError::Plug(error) => Failure::new(
+            format!("{subject}: {error}"),
+            ["take it out of `x-wasm.plug`, or build it against the interfaces that are imported there".to_owned()],
+        ),
         PickError::Content(ContentError::Damaged { .. } | ContentError::Missing(_)) => Failure::new(
             format!("{subject}: image `{reference}`: {error}"),
             [if is_path(reference) {
@@ -262,7 +271,9 @@ fn failure(wanted: &Wanted<'_>, error: &PickError) -> Failure {
             format!("{subject}: image `{reference}`: {error}"),
             ["a Wasm image needs no base image: build it `FROM scratch`".to_owned()],
         ),
-        PickError::Content(_) => Failure::new(format!("{subject}: image `{reference}`: {error}"), []),
+        PickError::Content(_) | PickError::Application(_) => {
+            Failure::new(format!("{subject}: image `{reference}`: {error}"), [])
+        }
     }
 }
 

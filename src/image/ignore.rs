@@ -24,6 +24,20 @@ enum Component {
     One(Glob),
 }
 
+/// What `*` stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Star {
+    /// Anything but a slash.
+    StopsAtSlash,
+    /// Anything.
+    Crosses,
+}
+
+/// Whether one pattern fits a path (relative, `/`-separated), and not only a folder above it.
+pub fn fits(pattern: &str, path: &str, star: Star) -> bool {
+    Glob::parse(&clean(pattern), star).matches(path)
+}
+
 impl Rules {
     /// Reads the text of an ignore file.
     pub fn parse(text: &str) -> Self {
@@ -38,7 +52,7 @@ impl Rules {
                 let cleaned = clean(pattern);
                 (!cleaned.is_empty()).then(|| Pattern {
                     negated,
-                    whole: Glob::parse(&cleaned),
+                    whole: Glob::parse(&cleaned, Star::StopsAtSlash),
                     components: cleaned.split('/').map(component).collect(),
                 })
             })
@@ -99,7 +113,7 @@ fn clean(pattern: &str) -> String {
 }
 
 fn component(text: &str) -> Component {
-    if text.contains("**") { Component::Folders } else { Component::One(Glob::parse(text)) }
+    if text.contains("**") { Component::Folders } else { Component::One(Glob::parse(text, Star::StopsAtSlash)) }
 }
 
 /// A pattern as a small automaton: its time is bounded by pattern times path, whatever the pattern.
@@ -115,7 +129,7 @@ enum Token {
     One,
     /// `*`
     Some,
-    /// `**` at the end.
+    /// `**` at the end, and `*` where it crosses slashes.
     Everything,
     /// `**/`: nothing, or [`Token::Below`].
     Entry,
@@ -129,7 +143,7 @@ enum Token {
 }
 
 impl Glob {
-    fn parse(pattern: &str) -> Self {
+    fn parse(pattern: &str, star: Star) -> Self {
         let mut tokens = Vec::new();
         let mut rest = pattern.chars().peekable();
         while let Some(c) = rest.next() {
@@ -143,6 +157,7 @@ impl Glob {
                         tokens.extend([Token::Entry, Token::Below]);
                     }
                 }
+                '*' if star == Star::Crosses => tokens.push(Token::Everything),
                 '*' => tokens.push(Token::Some),
                 '?' => tokens.push(Token::One),
                 '\\' => tokens.push(Token::Char(rest.next().unwrap_or('\\'))),
@@ -222,6 +237,21 @@ impl Glob {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_single_pattern_fits_whole_paths() {
+        for (pattern, path, stops, crosses) in [
+            ("*.txt", "a.txt", true, true),
+            ("*.txt", "x/a.txt", false, true),
+            ("assets/*.txt", "assets/x/a.txt", false, true),
+            ("assets/**/*.txt", "assets/a.txt", true, true),
+            ("./assets/*", "assets/a", true, true),
+            ("assets", "assets/a", false, false),
+        ] {
+            assert_eq!(fits(pattern, path, Star::StopsAtSlash), stops, "{pattern} {path}");
+            assert_eq!(fits(pattern, path, Star::Crosses), crosses, "{pattern} {path}");
+        }
+    }
 
     fn left_out(rules: &str, path: &str) -> bool {
         Rules::parse(rules).leave_out(path)

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of engines, plans or supervisors: what it finds is a [`crate::model::Module`].
 
+mod application;
 pub mod content;
 pub mod credentials;
 pub mod export;

@@ -4,23 +4,26 @@
 
 use std::fs;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use indexmap::IndexMap;
 use thiserror::Error;
 
 use super::content::{Content, ContentError};
 use super::export::{self, is_saved};
 use super::layers::{ArchiveError, Limits, Target, io_error};
+use super::module::Unsuitable;
 use super::oci::{self, Document, Form};
-use super::spin;
+use super::plug::PlugError;
+use super::spin::SpinError;
 use super::store::{ModuleError, Store};
-use crate::model::{ImageConfig, Module, ModuleKind};
+use crate::model::{ImageConfig, Module};
 
 /// Longest document of an image that is read.
-const LONGEST: u64 = 16 << 20;
+pub(super) const LONGEST: u64 = 16 << 20;
 /// Largest module.
-const LARGEST: u64 = 1 << 30;
+pub(super) const LARGEST: u64 = 1 << 30;
 
 /// What a service has in place of the image's own words.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,9 +32,16 @@ pub struct Entry<'e> {
     pub entrypoint: Option<&'e [String]>,
     /// `command`.
     pub command: Option<&'e [String]>,
+    /// `environment`, with values for the variables of an application.
+    pub environment: Option<&'e IndexMap<String, Option<String>>>,
 }
 
 impl Entry<'_> {
+    /// What the environment has under a name.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        self.environment?.get(name)?.clone()
+    }
+
     /// The first word of entrypoint and command.
     fn first(&self, config: &ImageConfig) -> Option<String> {
         let entrypoint = self.entrypoint.unwrap_or(&config.entrypoint);
@@ -49,6 +59,12 @@ pub enum PickError {
     /// The module's file.
     #[error(transparent)]
     Module(ModuleError),
+    /// It is an application that no service can be.
+    #[error(transparent)]
+    Application(#[from] SpinError),
+    /// Other components cannot be joined with it.
+    #[error(transparent)]
+    Plug(#[from] PlugError),
     /// There is none in it.
     #[error("it holds no WebAssembly module: {0}")]
     None(String),
@@ -105,9 +121,9 @@ impl Picker {
                 let bytes = self.content.read(&layer.digest, LARGEST)?;
                 let function =
                     entry.first(&config).and_then(|entry| entry.split_once('#').map(|(_, name)| name.to_owned()));
-                self.artifact(reference, &bytes, function.as_deref(), config)
+                self.artifact(reference, reference, bytes, function.as_deref(), config)
             }
-            Form::Spin => self.locked_spin(reference, digest, &manifest),
+            Form::Spin => self.locked_spin(reference, digest, &manifest, entry),
             Form::Other => Err(PickError::None("it is neither an image nor a module".into())),
         }
     }
@@ -151,7 +167,7 @@ impl Picker {
             file.ends_with(".wasm") || file.ends_with(".wat")
         });
         if !names_module && folder.join("spin.toml").is_file() {
-            return self.spin(reference, &folder, config);
+            return self.spin(reference, &folder, config, entry);
         }
         let entry = first.ok_or_else(|| none("it has no entrypoint and no command".into()))?;
         let (file, function) = match entry.split_once('#') {
@@ -166,6 +182,7 @@ impl Picker {
         };
         let module = self.store.local(reference, &path, function.as_deref());
         let mut module = module.map_err(|error| match error {
+            ModuleError::Unsuitable { source: Unsuitable::Plug(error), .. } => error.into(),
             ModuleError::Unsuitable { source, .. } => none(format!("`{file}`: {source}")),
             error @ ModuleError::Io { .. } => PickError::Module(error),
         })?;
@@ -174,146 +191,27 @@ impl Picker {
         Ok(module)
     }
 
-    /// The one component of a Spin application on scratch.
-    fn spin(&self, reference: &str, folder: &Path, config: ImageConfig) -> Result<Module, PickError> {
-        let path = folder.join("spin.toml");
-        let text = contained(folder, &path).and_then(fs::read_to_string).map_err(io_error("reading", &path))?;
-        let app = spin::manifest(&text).map_err(|error| PickError::None(error.to_string()))?;
-        let inside = |file: &str| contained(folder, &folder.join(file.trim_start_matches('/')));
-        let Ok(source) = inside(&app.source) else {
-            return Err(PickError::None(format!("`{}` of its `spin.toml` is not a file in it", app.source)));
-        };
-        let bytes = fs::read(&source).map_err(io_error("reading", &source))?;
-        let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        let root = self.unpacked(&format!("{name}-spin"), |root| {
-            for file in &app.files {
-                let from = folder.join(file.source.trim_start_matches('/'));
-                copy(folder, &from, &below(root, &file.target)?, 0)?;
-            }
-            Ok(())
-        })?;
-        self.component(reference, &bytes, app, config, root)
-    }
-
-    /// The one component of a Spin application that a registry holds in Spin's own form.
-    fn locked_spin(&self, reference: &str, digest: &str, manifest: &Document) -> Result<Module, PickError> {
-        let config = manifest.config.as_ref().map(|config| self.content.read(&config.digest, LONGEST)).transpose()?;
-        let app = spin::locked(&config.unwrap_or_default()).map_err(|error| PickError::None(error.to_string()))?;
-        let bytes = self.content.read(&app.source, LARGEST)?;
-        let hex = oci::hex(digest).ok_or_else(|| ContentError::NoDigest(digest.to_owned()))?;
-        let root = self.unpacked(&format!("{hex}-spin"), |root| {
-            for file in &app.files {
-                let target = below(root, &file.target)?;
-                let layer = manifest.layers.iter().find(|layer| layer.digest == file.source);
-                if layer.is_some_and(|layer| layer.media_type.contains(".tar")) {
-                    fs::create_dir_all(&target).map_err(io_error("creating", &target))?;
-                    let mut files = Target::new(&target, Limits::default());
-                    files.apply(self.content.open(&file.source)?, Path::new(reference))?;
-                    continue;
-                }
-                let content = match &file.inline {
-                    Some(text) => super::credentials::base64(text)
-                        .ok_or_else(|| PickError::None(format!("its file `{}` is damaged", file.target)))?,
-                    None => self.content.read(&file.source, LARGEST)?,
-                };
-                let folder = target.parent().unwrap_or(root);
-                fs::create_dir_all(folder).map_err(io_error("creating", folder))?;
-                fs::write(&target, content).map_err(io_error("writing", &target))?;
-            }
-            Ok(())
-        })?;
-        self.component(reference, &bytes, app, ImageConfig { platform: "wasi/wasm".into(), ..Default::default() }, root)
-    }
-
-    fn component(
+    /// A module that is no file of this machine; `name` is what people call it.
+    pub(super) fn artifact(
         &self,
         reference: &str,
-        bytes: &[u8],
-        app: spin::App,
-        config: ImageConfig,
-        root: PathBuf,
-    ) -> Result<Module, PickError> {
-        let named = |why: String| PickError::None(format!("`{}` of the Spin application: {why}", app.component));
-        let module = self.artifact(reference, bytes, None, config).map_err(|error| match error {
-            PickError::None(why) => named(why),
-            other => other,
-        })?;
-        if !matches!(module.kind, ModuleKind::Http | ModuleKind::AsyncHttp) {
-            return Err(named(format!("it is a {}, not a wasi:http component", module.kind.as_str())));
-        }
-        let mut module = Module { root: Some(root), ..module };
-        // `/spin.toml` names no module, and is no argument.
-        (module.config.entrypoint, module.config.command) = (Vec::new(), Vec::new());
-        module.config.environment.extend(app.environment);
-        (module.config.egress, module.config.settings) = (app.egress, app.settings);
-        Ok(module)
-    }
-
-    /// A module that is no file of an image.
-    fn artifact(
-        &self,
-        reference: &str,
-        bytes: &[u8],
+        name: &str,
+        bytes: Vec<u8>,
         function: Option<&str>,
         config: ImageConfig,
     ) -> Result<Module, PickError> {
-        let kind = super::module::inspect(bytes, function).map_err(|error| PickError::None(error.to_string()))?;
-        let digest = super::store::digest(bytes);
-        let path = self.store.put(bytes, &digest).map_err(PickError::Module)?;
-        Ok(Module {
-            reference: reference.to_owned(),
-            path,
-            digest,
-            size: bytes.len() as u64,
-            kind,
-            function: function.map(str::to_owned),
-            root: None,
-            config,
-        })
+        let module = self.store.keep(reference, name, bytes, function);
+        let module = module.map_err(|error| match error {
+            ModuleError::Unsuitable { source: Unsuitable::Plug(error), .. } => error.into(),
+            ModuleError::Unsuitable { source, .. } => PickError::None(source.to_string()),
+            error @ ModuleError::Io { .. } => PickError::Module(error),
+        })?;
+        Ok(Module { config, ..module })
     }
 }
 
 /// A file of an image, wherever its links lead, as long as that is in the image.
-fn contained(folder: &Path, path: &Path) -> io::Result<PathBuf> {
+pub(super) fn contained(folder: &Path, path: &Path) -> io::Result<PathBuf> {
     let (path, root) = (path.canonicalize()?, folder.canonicalize()?);
     if path.starts_with(root) && path.is_file() { Ok(path) } else { Err(io::ErrorKind::NotFound.into()) }
-}
-
-/// A place below a folder that is named from outside.
-fn below(root: &Path, target: &str) -> Result<PathBuf, PickError> {
-    let mut path = root.to_owned();
-    for part in Path::new(target).components() {
-        match part {
-            Component::Normal(part) => path.push(part),
-            Component::RootDir | Component::CurDir => {}
-            Component::ParentDir | Component::Prefix(_) => {
-                return Err(PickError::None(format!("it puts a file outside of its root: `{target}`")));
-            }
-        }
-    }
-    Ok(path)
-}
-
-/// Copies a file of an image, or a folder with all that is in it; links that stay in the image are followed.
-fn copy(image: &Path, from: &Path, to: &Path, depth: usize) -> Result<(), PickError> {
-    /// No image has folders that deep; a link that leads back up would make some.
-    const DEEPEST: usize = 64;
-
-    let real = from.canonicalize().map_err(io_error("reading", from))?;
-    let root = image.canonicalize().map_err(io_error("reading", image))?;
-    if !real.starts_with(root) || depth > DEEPEST {
-        return Err(PickError::None(format!("`{}` leads out of it", from.display())));
-    }
-    if real.is_dir() {
-        fs::create_dir_all(to).map_err(io_error("creating", to))?;
-        for entry in fs::read_dir(&real).map_err(io_error("reading", &real))? {
-            let entry = entry.map_err(io_error("reading", &real))?;
-            copy(image, &entry.path(), &to.join(entry.file_name()), depth + 1)?;
-        }
-        return Ok(());
-    }
-    let folder = to.parent().unwrap_or(to);
-    fs::create_dir_all(folder).map_err(io_error("creating", folder))?;
-    fs::copy(&real, to).map(drop).map_err(io_error("copying", &real))?;
-    Ok(())
 }

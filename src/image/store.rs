@@ -57,30 +57,65 @@ impl Store {
         Self { folder: self.folder.clone(), plugs: plugs.to_vec() }
     }
 
+    /// Whether modules are joined with others.
+    pub fn is_plugging(&self) -> bool {
+        !self.plugs.is_empty()
+    }
+
     /// The module of a local file, binary or text. A binary stays where it is; a text, and what plugs were joined with, is kept
     /// in the store.
     pub fn local(&self, reference: &str, path: &Path, function: Option<&str>) -> Result<Module, ModuleError> {
-        let as_it_is = self.plugs.is_empty() && !is_text(path);
+        let as_it_is = !self.is_plugging() && !is_text(path);
         let stamp = if as_it_is { Stamp::of(path) } else { None };
         if let Some(known) = stamp.as_ref().and_then(|stamp| self.facts().recall(path, function, stamp)) {
-            return Ok(local(reference, path.to_owned(), function, known));
+            return Ok(made(reference, path.to_owned(), function, known));
         }
-        let unsuitable = |source| ModuleError::Unsuitable { path: path.to_owned(), source };
-        let mut binary = read(path)?;
-        for plug in &self.plugs {
-            let (name, shown) = (plug.display().to_string(), path.display().to_string());
-            let (socket, part) = (Part { name: &shown, bytes: &binary }, read(plug)?);
-            let joined = plug::plug(socket, Part { name: &name, bytes: &part });
-            binary = joined.map_err(|error| unsuitable(error.into()))?;
-        }
-        let kind = module::inspect(&binary, function).map_err(unsuitable)?;
-        let digest = digest(&binary);
-        let stored = if as_it_is { path.to_owned() } else { self.put(&binary, &digest)? };
-        let fact = Fact { digest, size: binary.len() as u64, kind };
+        let binary = self.joined(&path.display().to_string(), read(path)?)?;
+        let module = self.module(reference, path, &binary, as_it_is.then(|| path.to_owned()), function)?;
         if let Some(stamp) = stamp {
-            self.facts().keep(path, function, stamp, fact.clone());
+            let fact = Fact { digest: module.digest.clone(), size: module.size, kind: module.kind };
+            self.facts().keep(path, function, stamp, fact);
         }
-        Ok(local(reference, stored, function, fact))
+        Ok(module)
+    }
+
+    /// The module of a binary that is no file of this machine, under the name that people know it by; it is kept in the store.
+    pub fn keep(
+        &self,
+        reference: &str,
+        name: &str,
+        binary: Vec<u8>,
+        function: Option<&str>,
+    ) -> Result<Module, ModuleError> {
+        let binary = self.joined(name, binary)?;
+        self.module(reference, Path::new(name), &binary, None, function)
+    }
+
+    /// A binary, joined with the plugs.
+    fn joined(&self, name: &str, mut binary: Vec<u8>) -> Result<Vec<u8>, ModuleError> {
+        for plug in &self.plugs {
+            let (shown, part) = (plug.display().to_string(), read(plug)?);
+            let joined = plug::plug(Part { name, bytes: &binary }, Part { name: &shown, bytes: &part });
+            let unsuitable =
+                |error: plug::PlugError| ModuleError::Unsuitable { path: name.into(), source: error.into() };
+            binary = joined.map_err(unsuitable)?;
+        }
+        Ok(binary)
+    }
+
+    fn module(
+        &self,
+        reference: &str,
+        shown: &Path,
+        binary: &[u8],
+        place: Option<PathBuf>,
+        function: Option<&str>,
+    ) -> Result<Module, ModuleError> {
+        let unsuitable = |source| ModuleError::Unsuitable { path: shown.to_owned(), source };
+        let kind = module::inspect(binary, function).map_err(unsuitable)?;
+        let digest = digest(binary);
+        let path = place.map_or_else(|| self.put(binary, &digest), Ok)?;
+        Ok(made(reference, path, function, Fact { digest, size: binary.len() as u64, kind }))
     }
 
     fn facts(&self) -> Facts {
@@ -115,7 +150,7 @@ impl Store {
     }
 }
 
-fn local(reference: &str, path: PathBuf, function: Option<&str>, fact: Fact) -> Module {
+fn made(reference: &str, path: PathBuf, function: Option<&str>, fact: Fact) -> Module {
     let Fact { digest, size, kind } = fact;
     Module {
         reference: reference.to_owned(),

@@ -1,11 +1,12 @@
 //! What a service's image turned out to be, once images are resolved.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::application::Application;
 use super::health::Healthcheck;
 use super::port::ExposedPort;
 
@@ -59,6 +60,13 @@ pub struct Module {
     pub root: Option<PathBuf>,
     /// The image's own settings; empty for a local file.
     pub config: ImageConfig,
+}
+
+impl Module {
+    /// The application it stands for; an export that is called is its own.
+    pub fn application(&self) -> Option<&Arc<Application>> {
+        self.config.application.as_ref().filter(|_| self.function.is_none())
+    }
 }
 
 /// How a module runs, told by its header, imports and exports (see DESIGN, "How a module runs").
@@ -121,8 +129,6 @@ pub struct ImageConfig {
     pub stop_signal: Option<String>,
     /// `Healthcheck`.
     pub healthcheck: Option<Healthcheck>,
-    /// What a Spin application may reach outside, as `x-wasm.egress` has it.
-    pub egress: Vec<String>,
-    /// The variables of a Spin application, for `wasi:config`.
-    pub settings: BTreeMap<String, String>,
+    /// The components of an application and the routes to them; then the module is the first of them.
+    pub application: Option<Arc<Application>>,
 }

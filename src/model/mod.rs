@@ -1,5 +1,6 @@
 //! The typed project: the words every layer below speaks. No I/O, no YAML, no Docker types.
 
+pub mod application;
 pub mod graph;
 pub mod health;
 pub mod image;

@@ -1,7 +1,7 @@
 //! What travels: connections, whatever carries them, and HTTP requests that need no connection.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -137,8 +137,8 @@ impl AsyncWrite for Stream {
 
 /// Where an outgoing HTTP request goes.
 pub enum Route {
-    /// A component of this process: no socket.
-    Inside(Arc<dyn HttpService>),
+    /// A component of this process: no socket; the request comes from this address.
+    Inside(Arc<dyn HttpService>, IpAddr),
     /// A connection to speak HTTP over.
     Conn(Conn),
 }
@@ -151,6 +151,6 @@ pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 /// Something in this process that answers HTTP requests.
 #[async_trait::async_trait]
 pub trait HttpService: Send + Sync {
-    /// Answers one request.
-    async fn call(&self, request: http::Request<Body>) -> Result<http::Response<Body>, BoxError>;
+    /// Answers one request, that comes from this address.
+    async fn call(&self, request: http::Request<Body>, from: IpAddr) -> Result<http::Response<Body>, BoxError>;
 }

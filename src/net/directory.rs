@@ -56,6 +56,14 @@ impl Directory {
         found
     }
 
+    /// The names behind an address on these networks.
+    pub fn names(&self, networks: &[String], address: IpAddr) -> Vec<String> {
+        let entries = self.entries.read().expect("no panic while it is held");
+        let there =
+            |presence: &&Presence| networks.contains(&presence.network) && presence.addresses.contains(&address);
+        entries.values().flatten().filter(there).flat_map(|presence| presence.names.iter().cloned()).collect()
+    }
+
     /// The instance that has this address on one of these networks.
     pub fn owner(&self, networks: &[String], address: IpAddr) -> Option<InstanceName> {
         self.entries
@@ -93,6 +101,8 @@ mod tests {
         assert_eq!(directory.lookup(&front, "DB"), [address]);
         assert_eq!(directory.owner(&front, address), Some(instance("db")));
         assert_eq!(directory.owner(&["back".to_owned()], address), None);
+        assert_eq!(directory.names(&front, address), ["db"]);
+        assert!(directory.names(&["back".to_owned()], address).is_empty());
         assert!(directory.lookup(&front, "web").is_empty());
     }
 

@@ -3,21 +3,23 @@
 //! [`decide`] looks at the *resolved* endpoint, in this order; the first line that fits decides:
 //!
 //! 1. Loopback, the unspecified address, or one of its own addresses: the instance itself, never the host.
-//! 2. An endpoint that an instance on a shared network has (by directory entry, not by subnet: the bridge's gateway is
+//! 2. What is out of the guest's own [`Bounds`], where it has some: refused, whatever is granted.
+//! 3. An endpoint that an instance on a shared network has (by directory entry, not by subnet: the bridge's gateway is
 //!    the host, and an external network holds other projects): allowed.
-//! 3. The host, where `extra_hosts` names it by `host-gateway`: allowed.
-//! 4. An endpoint whose datagram came to this very socket a moment ago: answered, whoever it is, as a connection that
+//! 4. The host, where `extra_hosts` names it by `host-gateway`: allowed.
+//! 5. An endpoint whose datagram came to this very socket a moment ago: answered, whoever it is, as a connection that
 //!    was accepted can be written to; never a link-local one, for senders of datagrams can be forged.
-//! 5. All networks of the instance are `internal: true`: refused, whatever is granted.
-//! 6. An entry of `x-wasm.egress`:
+//! 6. All networks of the instance are `internal: true`: refused, whatever is granted.
+//! 7. An entry of `x-wasm.egress`:
 //!    - an address or a range (`10.1.2.3:5432`, `10.0.0.0/8`, `[fd00::1]:443`) allows what it names, private or not;
 //!    - a name (`api.example.com:443`, `*.example.com`) allows the addresses that this name resolved to *for this
 //!      guest*, and `*` (also `*:443`) any address; neither ever allows special ones (loopback, link-local and with it
 //!      cloud metadata, private ranges, …): a name that resolves to such an address is somebody's trick or mistake.
-//! 7. Else refused, with what was asked for, why not, and the line that would grant it.
+//! 8. Else refused, with what was asked for, why not, and the line that would grant it.
 //!
 //! An entry without a port allows every port. Names compare without case; `*.example.com` does not include `example.com`.
 
+mod bounds;
 mod pattern;
 mod special;
 
@@ -26,6 +28,7 @@ mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 
+pub use bounds::Bounds;
 pub use pattern::{BadPattern, Pattern};
 use special::Special;
 pub use special::special;
@@ -39,6 +42,8 @@ pub struct Reach {
     pub host: bool,
     /// `x-wasm.egress`.
     pub egress: Vec<Pattern>,
+    /// What it reaches at most, whatever else is here.
+    pub bounds: Option<Bounds>,
 }
 
 /// An endpoint, with what is known of it.
@@ -102,6 +107,11 @@ pub fn decide(reach: &Reach, destination: &Destination) -> Decision {
     if destination.owner == Owner::Itself || address.is_loopback() || address.is_unspecified() {
         return Decision::Itself;
     }
+    if let Some(bounds) = reach.bounds.as_ref().filter(|_| destination.owner != Owner::Caller)
+        && let Err(refused) = bounds.check(destination)
+    {
+        return Decision::Refused(refused);
+    }
     match destination.owner {
         Owner::Itself | Owner::Outside => {}
         Owner::Caller if special(address) == Some(Special::LinkLocal) => {}
@@ -155,6 +165,9 @@ pub fn decide_lookup(reach: &Reach, name: &str, port: Option<u16>) -> Result<(),
         // Granted, `extra_hosts` would have answered it.
         return Err(Refused { what, why: HOST_NOT_GRANTED.to_owned(), grant: Some(HOST_GRANT.to_owned()) });
     }
+    if let Some(bounds) = &reach.bounds {
+        bounds.check_lookup(name, port, &what)?;
+    }
     if reach.internal {
         let why = "its networks are internal, so nothing outside them is reachable".to_owned();
         return Err(Refused { what, why, grant: None });
@@ -175,13 +188,17 @@ fn grant(target: &str) -> String {
 }
 
 fn refused(destination: &Destination, why: &str, grant: Option<String>) -> Decision {
+    Decision::Refused(Refused { what: asked(destination), why: why.to_owned(), grant })
+}
+
+/// What was asked for, for people.
+fn asked(destination: &Destination) -> String {
     let endpoint = destination.address;
-    let what = match (destination.names.first(), special(endpoint.ip())) {
+    match (destination.names.first(), special(endpoint.ip())) {
         (Some(name), None) => format!("connect to {name}:{}", endpoint.port()),
         (Some(name), Some(_)) => format!("connect to {endpoint} ({name})"),
         (None, _) => format!("connect to {endpoint}"),
-    };
-    Decision::Refused(Refused { what, why: why.to_owned(), grant })
+    }
 }
 
 /// Whether an address is one that a listener of this instance can have.

@@ -32,8 +32,8 @@ use super::fabric::Member;
 pub use super::forward::{BoundPort, PublishError};
 pub use super::listener::Listener;
 use super::places::Places;
-pub use super::policy::Refused;
 use super::policy::{self, Pattern, Reach};
+pub use super::policy::{Bounds, Refused};
 use super::traffic::Traffic;
 use crate::model::InstanceName;
 pub use datagram::Datagram;
@@ -129,6 +129,7 @@ impl Fabric {
             internal: networks.iter().all(|network| network.internal),
             host: extra_hosts.iter().any(|(_, address)| address == HOST_GATEWAY),
             egress: egress.iter().filter_map(granted).collect(),
+            bounds: None,
         };
         let hosts = extra_hosts.into_iter().filter_map(|(name, address)| {
             let address = if address == HOST_GATEWAY { Some(HOST) } else { address.parse().ok() };
@@ -141,12 +142,11 @@ impl Fabric {
             hosts: hosts.collect(),
             networks,
             agent,
-            reach,
             memory,
             places,
             resolvers: Mutex::default(),
         };
-        Stack { inner: Arc::new(inner) }
+        Stack { inner: Arc::new(inner), reach: Arc::new(reach) }
     }
 }
 
@@ -157,6 +157,7 @@ const HOST_GATEWAY: &str = "host-gateway";
 #[derive(Debug, Clone)]
 pub struct Stack {
     inner: Arc<Inner>,
+    reach: Arc<Reach>,
 }
 
 #[derive(Debug)]
@@ -168,7 +169,6 @@ struct Inner {
     shared: Vec<String>,
     hosts: Vec<(String, IpAddr)>,
     agent: Option<Agent>,
-    reach: Reach,
     memory: Memory,
     places: Arc<Places>,
     /// Connections of the guest to name servers.
@@ -176,6 +176,12 @@ struct Inner {
 }
 
 impl Stack {
+    /// The same network for a part of the instance that reaches less of it.
+    pub fn bounded(&self, bounds: Bounds) -> Self {
+        let reach = Reach { bounds: Some(bounds), ..(*self.reach).clone() };
+        Self { inner: self.inner.clone(), reach: Arc::new(reach) }
+    }
+
     /// The addresses of the instance, without its loopback.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.inner.networks.iter().flat_map(|network| network.addresses.iter().copied())
@@ -245,7 +251,7 @@ impl Stack {
             let to = SocketAddr::new(address.to_canonical(), port);
             let conn = match self.way(to) {
                 Ok(Way::Inside(binding, from)) => match &binding.service {
-                    Some(service) => return Ok(Route::Inside(service.clone())),
+                    Some(service) => return Ok(Route::Inside(service.clone(), from)),
                     None => self.go(Way::Inside(binding.clone(), from), to).await,
                 },
                 Ok(way) => self.go(way, to).await,

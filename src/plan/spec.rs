@@ -1,6 +1,5 @@
 //! Everything an engine needs to run one replica, put together from the project, its images and its wiring.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -103,17 +102,7 @@ impl<'a> Specs<'a> {
 
     fn egress(&self, service: &Service) -> Vec<String> {
         let declared = service.wasm.iter().flat_map(|options| &options.egress);
-        declared.chain(self.of_image(service).0).chain(self.granted(&service.name)).cloned().collect()
-    }
-
-    /// What a Spin application brings with its manifest: what it may reach, and its variables.
-    fn of_image(&self, service: &Service) -> (&[String], &BTreeMap<String, String>) {
-        const NONE: &BTreeMap<String, String> = &BTreeMap::new();
-
-        match self.resolution.get(&service.name) {
-            Some(Resolved::Wasm(module)) => (&module.config.egress, &module.config.settings),
-            Some(Resolved::Linux { .. }) | None => (&[], NONE),
-        }
+        declared.chain(self.granted(&service.name)).cloned().collect()
     }
 
     fn granted<'s>(&'s self, service: &'s ServiceName) -> impl Iterator<Item = &'s String> {
@@ -139,15 +128,14 @@ impl<'a> Specs<'a> {
         if !granted.is_empty() {
             settings.insert("egress".into(), json!(granted));
         }
-        let (reach, variables) = self.of_image(service);
-        if !reach.is_empty() || !variables.is_empty() {
-            settings.insert("image".into(), json!({ "egress": reach, "settings": variables }));
-        }
-        // The other files of an image are part of what runs; their folder is named by the image.
-        if let Some(Resolved::Wasm(module)) = self.resolution.get(&service.name)
-            && let Some(name) = module.root.as_ref().and_then(|root| root.file_name())
-        {
-            settings.insert("files".into(), json!(name.to_string_lossy()));
+        if let Some(Resolved::Wasm(module)) = self.resolution.get(&service.name) {
+            if let Some(application) = &module.config.application {
+                settings.insert("application".into(), json!(application.digest));
+            }
+            // The other files of an image are part of what runs; their folder is named by the image.
+            if let Some(name) = module.root.as_ref().and_then(|root| root.file_name()) {
+                settings.insert("files".into(), json!(name.to_string_lossy()));
+            }
         }
         let links = wiring::links(self.project, self.resolution, service);
         if !links.is_empty() {

@@ -1,5 +1,8 @@
 //! What guests get beside WASI: values kept by `wasi:keyvalue`, configuration, log lines, and components joined with them.
 
+use serde_json::json;
+
+use crate::support::layout::{CONFIG, LAYER, layer, layout};
 use crate::support::project::free_port;
 use crate::support::{Engine, Guest, Project};
 
@@ -139,4 +142,24 @@ fn an_import_that_nothing_plugs_is_named() {
     project.edit("image: ./app.wat", "image: ./app.wat, x-wasm: { plug: [./auth.wat] }");
     project.write("auth.wat", &auth(0).replace("acme:auth", "acme:other"));
     project.run(&["up", "-d"]).refused(&["fits no import of", "`acme:other/checks@1.0.0`", "`acme:auth/checks@1.0.0`"]);
+}
+
+#[test]
+fn a_module_out_of_an_image_or_an_artifact_is_plugged_as_well() {
+    let app = wat::parse_str(APP).expect("it is right");
+    let on_scratch = json!({ "os": "wasi", "architecture": "wasm", "config": { "Entrypoint": ["/app.wasm"] } });
+    for (config, kind, layers) in [
+        (on_scratch, CONFIG, vec![(LAYER, layer(&[("app.wasm", &app)]))]),
+        (json!({}), "application/vnd.wasm.config.v0+json", vec![("application/wasm", app.clone())]),
+    ] {
+        let project = Project::wasm("services: { job: { image: ./layout, platform: wasi/wasm } }");
+        layout(&project, config.to_string().into_bytes(), kind, layers);
+        project.run(&["up", "-d"]).refused(&["`acme:auth/checks@1.0.0`"]);
+        project.edit("platform:", "x-wasm: { plug: [./auth.wat] }, platform:");
+        project.write("auth.wat", &auth(1));
+        project.up();
+        assert_eq!(project.becomes("job", "exited").code, 1, "{kind}");
+        project.write("auth.wat", &auth(0).replace("acme:auth", "acme:other"));
+        project.run(&["up", "-d"]).refused(&["service `job`", "fits no import of", "`acme:other/checks@1.0.0`"]);
+    }
 }

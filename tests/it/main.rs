@@ -24,6 +24,7 @@ mod network;
 mod remote;
 mod samples;
 mod sources;
+mod spin;
 mod support;
 mod volumes;
 mod wasi3;

@@ -4,41 +4,25 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
+use crate::support::layout::{CONFIG, LAYER, MANIFEST, digest, layer, layout};
 use crate::support::project::free_port;
 use crate::support::remotes::{Breaking, Layer, Readers, Registry};
 use crate::support::{Engine, Guest, Project};
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const WASM_CONFIG: &str = "application/vnd.wasm.config.v0+json";
 
 /// A service that says what its arguments are, from an image.
 const JOB: &str = "services: {job: {image: \"${IMAGE}\", platform: wasi/wasm, command: [args]}}";
 
-fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>())
-}
-
 fn module() -> Vec<u8> {
     fs::read(Guest::PeerModule.path()).expect("the guest is built")
 }
 
-/// A layer with one file.
-fn layer(name: &str, bytes: &[u8]) -> Vec<u8> {
-    let mut archive = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_size(bytes.len() as u64);
-    header.set_mode(0o644);
-    archive.append_data(&mut header, name, bytes).expect("an archive in memory");
-    archive.into_inner().expect("an archive in memory")
-}
-
 /// An image of Wasm on scratch: its parts, its manifest.
 fn image(bytes: &[u8]) -> (Vec<Vec<u8>>, Value) {
-    let layer = layer("app.wasm", bytes);
+    let layer = layer(&[("app.wasm", bytes)]);
     let config = json!({
         "os": "wasi", "architecture": "wasm", "config": { "Entrypoint": ["/app.wasm"] },
         "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
@@ -47,7 +31,7 @@ fn image(bytes: &[u8]) -> (Vec<Vec<u8>>, Value) {
     let manifest = json!({
         "schemaVersion": 2, "mediaType": MANIFEST,
         "config": { "mediaType": CONFIG, "digest": digest(&config), "size": config.len() },
-        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(&layer), "size": layer.len() }],
+        "layers": [{ "mediaType": LAYER, "digest": digest(&layer), "size": layer.len() }],
     });
     (vec![config, layer], manifest)
 }
@@ -223,7 +207,7 @@ fn saved_images_and_layout_folders_run() {
     let (config, files) = (parts.remove(0), parts.remove(0));
     let project = job("./layout");
     let folder = project.folder().join("layout");
-    layout(&project, config, CONFIG, vec![("application/vnd.oci.image.layer.v1.tar", files)]);
+    layout(&project, config, CONFIG, vec![(LAYER, files)]);
     runs(&project, "/app.wasm");
 
     let mut saved = tar::Builder::new(Vec::new());
@@ -308,96 +292,6 @@ fn what_an_engine_built_for_linux_is_pushed_as_wasm() {
     runs(&job(&reference), "/app.wasm");
     engine.call("DELETE", &format!("/images/{reference}?force=1"));
     engine.call("DELETE", &format!("/images/{reference}-too?force=1"));
-}
-
-/// A Spin application with this component, as files.
-fn spin(route: &str) -> Vec<(&'static str, Vec<u8>)> {
-    let manifest = format!(
-        "spin_manifest_version = 2\n[application]\nname = \"x\"\n[variables]\nwho = {{ default = \"you\" }}\n\
-         [[trigger.http]]\nroute = \"{route}\"\ncomponent = \"relay\"\n\
-         [component.relay]\nsource = \"relay.wasm\"\nenvironment = {{ WHO = \"to {{{{ who }}}}\" }}\n"
-    );
-    let relay = fs::read(Guest::Relay.path()).expect("the guest is built");
-    vec![("spin.toml", manifest.into_bytes()), ("relay.wasm", relay)]
-}
-
-#[test]
-fn a_spin_application_on_scratch_is_served() {
-    let mut layer = tar::Builder::new(Vec::new());
-    for (name, bytes) in spin("/...") {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        layer.append_data(&mut header, name, bytes.as_slice()).expect("an archive in memory");
-    }
-    let layer = layer.into_inner().expect("an archive in memory");
-    let config = json!({ "os": "wasi", "architecture": "wasm", "config": { "Entrypoint": ["/spin.toml"] } });
-    let port = free_port();
-    let project = Project::wasm(
-        "services: {app: {image: ./layout, runtime: io.containerd.spin.v2, command: [/], ports: [\"${PORT}:80\"]}}",
-    )
-    .with("PORT", port);
-    layout(&project, config.to_string().into_bytes(), CONFIG, vec![("application/vnd.oci.image.layer.v1.tar", layer)]);
-    project.up();
-    assert_eq!(project.ask(port, "/say/hello"), "hello");
-    assert_eq!(project.ask(port, "/env/WHO"), "to you");
-}
-
-#[test]
-fn a_spin_application_in_spins_own_form_is_served_and_others_are_told() {
-    let relay = fs::read(Guest::Relay.path()).expect("the guest is built");
-    let locked = |route: &str| {
-        json!({
-            "spin_lock_version": 1,
-            "triggers": [{ "id": "t", "trigger_type": "http", "trigger_config": { "component": "relay", "route": route } }],
-            "components": [{
-                "id": "relay",
-                "source": { "content_type": "application/wasm", "digest": digest(&relay) },
-                "env": { "WHO": "me" },
-            }],
-        })
-    };
-    let port = free_port();
-    let project = Project::wasm("services: {app: {image: ./layout, ports: [\"${PORT}:80\"]}}").with("PORT", port);
-    let kind = "application/vnd.fermyon.spin.application.v1+config";
-    let layers = || vec![("application/vnd.wasm.content.layer.v1+wasm", relay.clone())];
-    layout(&project, locked("/...").to_string().into_bytes(), kind, layers());
-    project.up();
-    assert_eq!(project.ask(port, "/env/WHO"), "me");
-    project.run(&["down"]).well();
-
-    layout(&project, locked("/only/this").to_string().into_bytes(), kind, layers());
-    project.run(&["up", "-d"]).refused(&["service `app`", "/only/this"]);
-    // A component that needs what only Spin has.
-    let text = "(component (import \"fermyon:spin/sqlite@2.0.0\" (instance)) (instance $i) \
-                (export \"wasi:http/incoming-handler@0.2.0\" (instance $i)))";
-    let needy = wat::parse_str(text).expect("it is right");
-    let config = locked("/...").to_string().replace(&digest(&relay), &digest(&needy));
-    layout(&project, config.into_bytes(), kind, vec![("application/vnd.wasm.content.layer.v1+wasm", needy)]);
-    project.run(&["up", "-d"]).refused(&["service `app`", "fermyon:spin/sqlite@2.0.0", "interfaces of Spin"]);
-}
-
-/// Writes an OCI layout of one manifest to the project's folder `layout`.
-fn layout(project: &Project, config: Vec<u8>, kind: &str, layers: Vec<(&str, Vec<u8>)>) {
-    let described: Vec<Value> = layers
-        .iter()
-        .map(|(kind, layer)| json!({ "mediaType": kind, "digest": digest(layer), "size": layer.len() }))
-        .collect();
-    let manifest = json!({
-        "schemaVersion": 2, "mediaType": MANIFEST,
-        "config": { "mediaType": kind, "digest": digest(&config), "size": config.len() },
-        "layers": described,
-    });
-    let manifest = manifest.to_string().into_bytes();
-    let index = json!({ "schemaVersion": 2, "manifests": [{ "mediaType": MANIFEST, "digest": digest(&manifest), "size": manifest.len() }] });
-    let folder = project.folder().join("layout");
-    fs::create_dir_all(folder.join("blobs/sha256")).expect("a writable folder");
-    fs::write(folder.join("index.json"), index.to_string()).expect("a writable folder");
-    for part in layers.into_iter().map(|(_, layer)| layer).chain([config, manifest]) {
-        let name = digest(&part);
-        fs::write(folder.join("blobs/sha256").join(name.trim_start_matches("sha256:")), part)
-            .expect("a writable folder");
-    }
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub struct Extras {
     pub config: Arc<BTreeMap<String, String>>,
     /// Where its buckets are.
     pub store: Store,
+    /// The buckets it may open; absent means any.
+    pub stores: Option<Arc<[String]>>,
     /// Where its log lines go.
     pub output: Output,
 }
@@ -100,6 +102,9 @@ impl View<'_> {
 
 impl wasi::keyvalue::store::Host for View<'_> {
     async fn open(&mut self, identifier: String) -> Result<Resource<Bucket>, Fault> {
+        if self.extras.stores.as_ref().is_some_and(|stores| !stores.contains(&identifier)) {
+            return Err(Fault::AccessDenied);
+        }
         let bucket = self.extras.store.open(&identifier)?;
         self.table.push(bucket).map_err(|error| Fault::Other(error.to_string()))
     }

@@ -4,11 +4,13 @@
 //! WASI knows folders only, so a single file (a config, a secret, a bind of a file) is placed in the root. Nothing here
 //! follows a symbolic link of an image: a link in the root could lead out of it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -33,6 +35,9 @@ pub struct Opened {
     /// What people should know of them.
     pub notes: Vec<String>,
 }
+
+/// What the components of an application see, by their names.
+pub type Rooms = BTreeMap<String, Arc<[Preopen]>>;
 
 /// A file or folder that could not be made ready.
 #[derive(Debug, Error)]
@@ -78,20 +83,39 @@ impl Files {
     }
 
     /// Makes everything ready for a start. `passed` are directory descriptors of volumes by target, from the agent.
-    pub fn open(
+    fn open(&self, spec: &InstanceSpec, image: Option<&Path>, passed: Vec<(PathBuf, OwnedFd)>) -> Result<Opened> {
+        if !self.root().is_dir() {
+            self.create(image)?;
+        }
+        self.open_at(&self.root(), spec, passed)
+    }
+
+    /// The same, and for components whose root is a folder in the root, by its name.
+    pub fn open_all(
         &self,
         spec: &InstanceSpec,
         image: Option<&Path>,
-        mut passed: Vec<(PathBuf, OwnedFd)>,
-    ) -> Result<Opened> {
-        let root = self.root();
-        if !root.is_dir() {
-            self.create(image)?;
+        passed: Vec<(PathBuf, OwnedFd)>,
+        rooms: &[String],
+    ) -> Result<(Opened, Rooms)> {
+        let again = |(target, folder): &(PathBuf, OwnedFd)| Ok((target.clone(), folder.try_clone()?));
+        let copies = rooms.iter().map(|_| passed.iter().map(again).collect::<io::Result<Vec<_>>>());
+        let copies = copies.collect::<io::Result<Vec<_>>>().map_err(failed("open the volumes of", &self.folder))?;
+        let opened = self.open(spec, image, passed)?;
+        let mut found = Rooms::new();
+        for (name, passed) in rooms.iter().zip(copies) {
+            let room = place(&self.root(), name)?;
+            make_folder(&room)?;
+            found.insert(name.clone(), self.open_at(&room, spec, passed)?.preopens.into());
         }
+        Ok((opened, found))
+    }
+
+    fn open_at(&self, root: &Path, spec: &InstanceSpec, mut passed: Vec<(PathBuf, OwnedFd)>) -> Result<Opened> {
         let mut opened = Opened::default();
-        opened.preopens.push(Preopen { host: Folder::At(root), guest: "/".into(), read_only: false });
+        opened.preopens.push(Preopen { host: Folder::At(root.to_owned()), guest: "/".into(), read_only: false });
         for (number, mount) in spec.service.mounts.iter().enumerate() {
-            let place = self.place(&mount.target)?;
+            let place = place(root, &mount.target)?;
             let at = passed.iter().position(|(target, _)| same_target(target, &mount.target));
             let host = match (at, &mount.source) {
                 (Some(at), _) => {
@@ -115,7 +139,7 @@ impl Files {
             opened.preopens.push(Preopen { host, guest: mount.target.clone(), read_only: mount.read_only });
         }
         for grant in spec.service.configs.iter().chain(&spec.service.secrets) {
-            self.place_grant(grant)?;
+            place_grant(grant, &place(root, &grant.target)?)?;
         }
         Ok(opened)
     }
@@ -173,32 +197,31 @@ impl Files {
         }))
     }
 
-    fn place_grant(&self, grant: &FileGrant) -> Result<()> {
-        let text;
-        let content = match &grant.content {
-            FileContent::File(path) => {
-                text = fs::read(path).map_err(failed("read", path))?;
-                text.as_slice()
-            }
-            FileContent::Environment { value, .. } => value.as_deref().unwrap_or_default().as_bytes(),
-            FileContent::Inline(content) => content.as_bytes(),
-            FileContent::External { name } => {
-                let error = io::Error::new(io::ErrorKind::Unsupported, "external configs and secrets need a swarm");
-                return Err(failed("place", Path::new(name))(error));
-            }
-        };
-        let place = self.place(&grant.target)?;
-        write_file(&place, content, grant.mode.unwrap_or(0o444))
-    }
-
     fn root(&self) -> PathBuf {
         self.folder.join("root")
     }
+}
 
-    /// Where a target of the guest lies in the root.
-    fn place(&self, target: &str) -> Result<PathBuf> {
-        inside(&self.root(), Path::new(target)).map_err(failed("mount at", Path::new(target)))
-    }
+/// Where a target of the guest lies in its root.
+fn place(root: &Path, target: &str) -> Result<PathBuf> {
+    inside(root, Path::new(target)).map_err(failed("mount at", Path::new(target)))
+}
+
+fn place_grant(grant: &FileGrant, place: &Path) -> Result<()> {
+    let text;
+    let content = match &grant.content {
+        FileContent::File(path) => {
+            text = fs::read(path).map_err(failed("read", path))?;
+            text.as_slice()
+        }
+        FileContent::Environment { value, .. } => value.as_deref().unwrap_or_default().as_bytes(),
+        FileContent::Inline(content) => content.as_bytes(),
+        FileContent::External { name } => {
+            let error = io::Error::new(io::ErrorKind::Unsupported, "external configs and secrets need a swarm");
+            return Err(failed("place", Path::new(name))(error));
+        }
+    };
+    write_file(place, content, grant.mode.unwrap_or(0o444))
 }
 
 /// A single file of the host. Writable, it is the same file where both lie on one file system, as a bind is; else a copy.

@@ -8,17 +8,20 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::application::Linked as LinkedApplication;
+use super::blocking;
 use super::command::{Entry, Program};
-use super::compile::{Code, Profile};
+use super::compile::{Code, CompileError, Compiler, Metering, Profile};
 use super::cpu::measured;
 use super::host::Grants;
+use super::limits::Limits;
 use super::linkers::Linkers;
 use super::reload::Swap;
-use super::serve::{Component, Generation, Served, Server};
+use super::serve::{Component, Generation, Served, Server, Site};
 use super::stop::{SIGKILL, Switch, Wish, wanted};
 use super::trap::{Ended, TRAPPED};
 use crate::engine::docker::Docker;
-use crate::engine::{Exit, Outlet, Refusal, Report, Stream};
+use crate::engine::{Exit, Outlet, Refusal, Report, Result, Stream};
 use crate::model::{Module, ModuleKind};
 use crate::net::agent::{Agent, AgentEvent};
 use crate::net::stack::{Fabric, Listener, Refused};
@@ -36,6 +39,8 @@ pub enum Template {
         /// Instances are kept between requests.
         reuse: bool,
     },
+    /// Answers requests by several components.
+    Application(LinkedApplication),
 }
 
 impl Template {
@@ -63,6 +68,48 @@ impl Template {
                 }
             }
         })
+    }
+}
+
+/// Makes what a run begins with. Cheap to clone.
+#[derive(Clone)]
+pub struct Compiled(Arc<(Compiler, Linkers)>);
+
+impl Compiled {
+    /// By a compiler.
+    pub fn new(compiler: Compiler) -> Self {
+        Self(Arc::new((compiler, Linkers::default())))
+    }
+
+    /// Makes what modules are compiled and linked with, unless they need what few do.
+    pub fn warm(&self) {
+        let (compiler, linkers) = &*self.0;
+        for profile in [Profile::Serve, Profile::Program] {
+            // What fails here is told where it is needed.
+            let _ = compiler.engine(profile, Metering::Off).map(|engine| linkers.warm(&engine, profile));
+        }
+    }
+
+    /// The template of an instance that runs this module.
+    pub async fn template(&self, spec: &InstanceSpec, module: &Module) -> Result<Template> {
+        let reuse = spec.service.wasm.as_ref().is_some_and(|options| options.http_reuse);
+        let metering = if Limits::of(&spec.service).fuel.is_some() { Metering::Fuel } else { Metering::Off };
+        let (made, module) = (self.0.clone(), module.clone());
+        let link = move || {
+            let (compiler, linkers) = &*made;
+            let one = |module: &Module| {
+                let (code, _) = compiler.code(module, Template::profile(module, reuse), metering)?;
+                Template::link(linkers, &code, module, reuse).map_err(CompileError::Wasmtime)
+            };
+            let Some(application) = module.application() else { return one(&module) };
+            let components = application.components.iter().map(|part| match one(&part.module)? {
+                Template::Service { component, .. } => Ok(component),
+                Template::Program(..) | Template::Application(_) => unreachable!("its components answer requests"),
+            });
+            let components = components.collect::<std::result::Result<_, CompileError>>()?;
+            Ok(Template::Application(LinkedApplication { application: application.clone(), components, reuse }))
+        };
+        blocking("compile the module of", spec, link).await
     }
 }
 
@@ -109,20 +156,25 @@ impl Work {
         grants: &Arc<Grants>,
         guests: &Runtime,
         ports: &[u16],
-    ) -> Result<Self, String> {
+    ) -> std::result::Result<Self, String> {
         match template {
             Template::Program(program, entry) => Ok(Self::Program(program, entry)),
             Template::Service { component, reuse } => {
-                let first = Generation::new(component, grants.clone(), reuse).map_err(|error| format!("{error:#}"))?;
-                let server = Server::new(first, guests.clone());
-                let mut listeners = Vec::new();
-                for port in ports {
-                    let listener = server.listen(*port).await;
-                    listeners.push(listener.map_err(|error| format!("listen on port {port}: {error}"))?);
-                }
-                Ok(Self::Service(server, listeners))
+                let first = Generation::new(component, grants.clone(), reuse).map(Site::from);
+                Self::serve(first, guests, ports).await
             }
+            Template::Application(linked) => Self::serve(linked.site(grants), guests, ports).await,
         }
+    }
+
+    async fn serve(site: wasmtime::Result<Site>, guests: &Runtime, ports: &[u16]) -> std::result::Result<Self, String> {
+        let server = Server::new(site.map_err(|error| format!("{error:#}"))?, guests.clone());
+        let mut listeners = Vec::new();
+        for port in ports {
+            let listener = server.listen(*port).await;
+            listeners.push(listener.map_err(|error| format!("listen on port {port}: {error}"))?);
+        }
+        Ok(Self::Service(server, listeners))
     }
 }
 

@@ -14,6 +14,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::attached::Stdin;
 use super::extras::{self, Extras};
+use super::files::Rooms;
 use super::limits::{self, Budget, Share};
 use super::meter::{Living, Meter};
 use super::opening;
@@ -36,6 +37,8 @@ pub struct Grants {
     pub working_dir: Option<String>,
     /// Folders.
     pub preopens: Arc<[Preopen]>,
+    /// Folders of the components of an application that has several, by name.
+    pub rooms: Arc<Rooms>,
     /// Its standard input; absent means closed.
     pub stdin: Option<Stdin>,
     /// Where what it writes goes.

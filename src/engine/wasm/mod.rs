@@ -5,6 +5,7 @@
 //! that runs it. Order and restarts are the supervisor's.
 
 mod agents;
+mod application;
 pub mod attached;
 pub mod cache;
 mod command;
@@ -56,16 +57,15 @@ use tokio_util::task::TaskTracker;
 pub use self::agents::AgentWay;
 use self::agents::{Way, existing_agent};
 use self::attached::{Ends, Stdin};
-use self::compile::{Compiler, Metering, Profile};
+use self::compile::Compiler;
 use self::extras::Extras;
 use self::extras::keyvalue::{self, Memory};
 use self::extras::redis::Redis;
 use self::files::Files;
-use self::guest::{Run, Template, Work};
+use self::guest::{Compiled, Run, Template, Work};
 use self::host::Grants;
 use self::instance::{Handed, Instance, Life, Running};
 use self::limits::{Budget, Limits};
-use self::linkers::Linkers;
 use self::meter::Meter;
 use self::output::Output;
 use self::reload::Reloader;
@@ -122,7 +122,7 @@ impl Wasm {
         docker: Arc<OnceCell<Arc<Docker>>>,
         agents: AgentWay,
     ) -> Arc<Self> {
-        let compiled = Compiled(Arc::new((Compiler::new(&folders.cache), Linkers::default())));
+        let compiled = Compiled::new(Compiler::new(&folders.cache));
         Arc::new(Self {
             folders,
             fabric,
@@ -278,7 +278,7 @@ impl Wasm {
             }
         };
         let config = options.map(|options| options.config.clone()).unwrap_or_default();
-        Extras { config: Arc::new(config), store, output: output.clone() }
+        Extras { config: Arc::new(config), store, stores: None, output: output.clone() }
     }
 
     /// Ends the run of an instance, if there is one.
@@ -357,9 +357,11 @@ impl Wasm {
         });
         let (files, image, passed) =
             (self.files(spec), module.root.clone(), agent.as_ref().map(Agent::directories).unwrap_or_default());
-        let opened = {
-            let spec = spec.clone();
-            blocking("prepare the files of", &spec.clone(), move || files.open(&spec, image.as_deref(), passed)).await?
+        let names = application::rooms(module);
+        let (opened, rooms) = {
+            let given = spec.clone();
+            let open = move || files.open_all(&given, image.as_deref(), passed, &names);
+            blocking("prepare the files of", spec, open).await?
         };
         let (stdin, output) = match ends {
             Some(ends) => (
@@ -378,6 +380,7 @@ impl Wasm {
             environment: identity.environment,
             working_dir: identity.working_dir,
             preopens: opened.preopens.into(),
+            rooms: Arc::new(rooms),
             turns: Turns::new(memory.clone(), self.threads.busy()),
             memory,
             stdin,
@@ -555,33 +558,6 @@ impl Handle for Handed {
             }
         }
         Ok(())
-    }
-}
-
-/// Makes what a run begins with. Cheap to clone.
-#[derive(Clone)]
-struct Compiled(Arc<(Compiler, Linkers)>);
-
-impl Compiled {
-    /// Makes what modules are compiled and linked with, unless they need what few do.
-    fn warm(&self) {
-        let (compiler, linkers) = &*self.0;
-        for profile in [Profile::Serve, Profile::Program] {
-            // What fails here is told where it is needed.
-            let _ = compiler.engine(profile, Metering::Off).map(|engine| linkers.warm(&engine, profile));
-        }
-    }
-
-    async fn template(&self, spec: &InstanceSpec, module: &Module) -> Result<Template> {
-        let reuse = spec.service.wasm.as_ref().is_some_and(|options| options.http_reuse);
-        let metering = if Limits::of(&spec.service).fuel.is_some() { Metering::Fuel } else { Metering::Off };
-        let (made, module) = (self.0.clone(), module.clone());
-        let link = move || {
-            let (compiler, linkers) = &*made;
-            let (code, _) = compiler.code(&module, Template::profile(&module, reuse), metering)?;
-            Template::link(linkers, &code, &module, reuse).map_err(compile::CompileError::Wasmtime)
-        };
-        blocking("compile the module of", spec, link).await
     }
 }
 

@@ -82,12 +82,12 @@ async fn send(
         fault.code()
     };
     match route {
-        Route::Inside(_) if secure => {
+        Route::Inside(..) if secure => {
             Err(unasked(tls::Fault::Protocol("the service there speaks plain HTTP: ask it by `http://`".into())))
         }
-        Route::Inside(service) => {
+        Route::Inside(service, from) => {
             let request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
-            let response = tokio::time::timeout(first_byte, service.call(request))
+            let response = tokio::time::timeout(first_byte, service.call(request, from))
                 .await
                 .map_err(|_| Error::HttpResponseTimeout)?
                 .map_err(from_box)?;

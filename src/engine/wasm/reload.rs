@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use super::guest::Template;
+use super::guest::{Compiled, Template};
 use super::host::Identity;
 use super::output::Output;
-use super::{Compiled, Instances, failed, spec, wasm_module};
+use super::{Instances, failed, spec, wasm_module};
 use crate::engine::{Result, Stream};
 use crate::plan::unit::InstanceSpec;
 

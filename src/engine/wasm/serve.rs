@@ -9,7 +9,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView};
 
+use super::application::{Direction, direct};
 use super::cpu::measured;
 use super::guest::Template;
 use super::host::{Grants, Identity, State};
@@ -41,6 +42,7 @@ use super::reuse::{Made, Requests, Reused};
 use super::stop::{Wish, overdue, wanted};
 use super::trap::Ended;
 use crate::engine::Stream;
+use crate::model::application::Application;
 use crate::net::stack::{self, BoxError, Conn, HttpService, Listener, NetError};
 
 /// Requests of one instance in flight; more wait.
@@ -94,7 +96,8 @@ impl Generation {
         Ok(Self::over(component, grants, reuse, files, CancellationToken::new()))
     }
 
-    fn over(
+    /// The same, with its folders open, ended with others.
+    pub fn over(
         component: Component,
         grants: Arc<Grants>,
         reuse: bool,
@@ -128,10 +131,40 @@ impl Generation {
     }
 }
 
+/// What answers: a component, or those of an application, each by its routes.
+pub struct Site {
+    /// Never empty.
+    pub generations: Vec<Arc<Generation>>,
+    /// The routes, where there are several.
+    pub application: Option<Arc<Application>>,
+}
+
+impl From<Generation> for Site {
+    fn from(only: Generation) -> Self {
+        Self { generations: vec![Arc::new(only)], application: None }
+    }
+}
+
+impl Site {
+    fn first(&self) -> &Arc<Generation> {
+        self.generations.first().expect("there is one")
+    }
+
+    /// Who answers a request, or the answer itself.
+    fn answering<B>(&self, request: &mut Request<B>, from: SocketAddr) -> Result<Arc<Generation>, Response<WasiBody>> {
+        let Some(application) = &self.application else { return Ok(self.first().clone()) };
+        match direct(application, request, from) {
+            Direction::To(component) => Ok(self.generations[component].clone()),
+            Direction::Nowhere => Err(failure(StatusCode::NOT_FOUND, "no route of the application leads there")),
+            Direction::Health => Err(said(StatusCode::OK, "OK")),
+        }
+    }
+}
+
 /// A service of HTTP requests. Its ports are open as long as it lives, whichever component answers behind them.
 pub struct Server {
     /// Answers what comes now; a request in flight keeps the one it began with.
-    current: RwLock<Arc<Generation>>,
+    current: RwLock<Arc<Site>>,
     /// Where guests run.
     guests: Handle,
     running: TaskTracker,
@@ -157,9 +190,9 @@ enum End {
 }
 
 impl Server {
-    /// A server of a component; nothing listens yet.
-    pub fn new(first: Generation, guests: Handle) -> Arc<Self> {
-        let killed = first.killed.clone();
+    /// A server; nothing listens yet.
+    pub fn new(first: Site, guests: Handle) -> Arc<Self> {
+        let killed = first.first().killed.clone();
         Arc::new(Self {
             current: RwLock::new(Arc::new(first)),
             guests,
@@ -170,15 +203,17 @@ impl Server {
         })
     }
 
-    fn current(&self) -> Arc<Generation> {
+    fn current(&self) -> Arc<Site> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Lets another component answer from the next request on, on the same connections.
     fn replace(&self, component: Component, reuse: bool, identity: Identity) {
-        let old = self.current();
+        let current = self.current();
+        let old = current.first();
         let grants = Arc::new(old.grants.renewed(identity));
-        let next = Arc::new(Generation::over(component, grants, reuse, old.files.clone(), self.killed.clone()));
+        let next = Generation::over(component, grants, reuse, old.files.clone(), self.killed.clone());
+        let next = Arc::new(Site::from(next));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
         if let Instances::Kept(reused) = &old.instances {
             reused.retire();
@@ -189,7 +224,7 @@ impl Server {
     pub async fn listen(self: &Arc<Self>, port: u16) -> Result<Listener, NetError> {
         // IPv4 as well.
         let at = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        self.current().grants.stack.listen_http(at, Arc::new(Inside(self.clone()))).await
+        self.current().first().grants.stack.listen_http(at, Arc::new(Inside(self.clone()))).await
     }
 
     /// Serves until the end is wished, then drains what is in flight.
@@ -215,7 +250,7 @@ impl Server {
                         // Whoever asked may have given up.
                         let _ = swap.done.send(Ok(()));
                     }
-                    Template::Program(..) => break End::Replaced(swap),
+                    Template::Program(..) | Template::Application(..) => break End::Replaced(swap),
                 },
             }
         };
@@ -249,14 +284,17 @@ impl Server {
     }
 
     /// Answers one request; what goes wrong in the guest is a response, too.
-    async fn answer<B>(self: &Arc<Self>, request: Request<B>) -> Response<WasiBody>
+    async fn answer<B>(self: &Arc<Self>, mut request: Request<B>, from: SocketAddr) -> Response<WasiBody>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Error>,
     {
         let asked = Instant::now();
         let _permit = self.permits.clone().acquire_owned().await.expect("it is never closed");
-        let generation = self.current();
+        let generation = match self.current().answering(&mut request, from) {
+            Ok(generation) => generation,
+            Err(response) => return response,
+        };
         let meter = generation.grants.meter.clone();
         let response = self.answer_by(generation, request).await;
         meter.answered(asked.elapsed());
@@ -359,8 +397,10 @@ struct Inside(Arc<Server>);
 
 #[async_trait::async_trait]
 impl HttpService for Inside {
-    async fn call(&self, request: Request<stack::Body>) -> Result<Response<stack::Body>, BoxError> {
-        let response = self.0.answer(request.map(|body| body.map_err(from_box))).await;
+    async fn call(&self, request: Request<stack::Body>, from: IpAddr) -> Result<Response<stack::Body>, BoxError> {
+        // There is no socket, and no port.
+        let from = SocketAddr::new(from, 0);
+        let response = self.0.answer(request.map(|body| body.map_err(from_box)), from).await;
         Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync()))
     }
 }
@@ -378,10 +418,10 @@ async fn accept(server: Arc<Server>, mut listener: Listener, connections: TaskTr
 async fn connection(server: Arc<Server>, conn: Conn, draining: CancellationToken) {
     // Only a socket the kernel gave up already cannot be taken over.
     let Ok(conn) = conn.here() else { return };
-    let cut = server.cut.clone();
+    let (cut, from) = (server.cut.clone(), conn.peer);
     let service = service_fn(move |request| {
         let server = server.clone();
-        async move { Ok::<_, Infallible>(server.answer(request).await) }
+        async move { Ok::<_, Infallible>(server.answer(request, from).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -404,7 +444,12 @@ async fn connection(server: Arc<Server>, conn: Conn, draining: CancellationToken
 }
 
 fn failure(status: StatusCode, text: &'static str) -> Response<WasiBody> {
-    let body = Full::new(Bytes::from(format!("wcompose: {text}\n"))).map_err(Error::from).boxed_unsync();
+    said(status, format!("wcompose: {text}\n"))
+}
+
+/// An answer of the host's own.
+fn said(status: StatusCode, text: impl Into<Bytes>) -> Response<WasiBody> {
+    let body = Full::new(text.into()).map_err(Error::from).boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));

@@ -4,7 +4,7 @@ use super::*;
 
 fn reach(egress: &[&str]) -> Reach {
     let egress = egress.iter().map(|entry| entry.parse().expect("a pattern")).collect();
-    Reach { internal: false, host: false, egress }
+    Reach { egress, ..Reach::default() }
 }
 
 fn towards(address: &str, owner: Owner, names: &[&str]) -> Destination {
@@ -79,7 +79,7 @@ fn outside_addresses() {
 #[test]
 fn neighbours_and_host_before_internal() {
     let internal = Reach { internal: true, ..reach(&["*"]) };
-    let host = Reach { internal: true, host: true, egress: Vec::new() };
+    let host = Reach { internal: true, host: true, ..Reach::default() };
     let table = [
         (&internal, "172.20.0.3:5432", Owner::Neighbour, "neighbour"),
         (&internal, "172.20.0.2:80", Owner::Itself, "itself"),
@@ -203,4 +203,37 @@ fn listening() {
     ] {
         assert_eq!(may_listen(&own, address.parse().expect("an address")), expected, "{address}");
     }
+}
+
+#[test]
+fn bounds_narrow_what_is_granted_and_add_nothing() {
+    let within = |hosts: &[&str], egress: &[&str]| {
+        let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+        Reach { bounds: Some(Bounds::new("api", &hosts).expect("patterns")), ..reach(egress) }
+    };
+    let listed = &["db:5432", "api.example.com:443", "10.0.0.0/8:80"][..];
+    for (reach, address, owner, names, expected) in [
+        (within(listed, &[]), "172.18.0.2:5432", Owner::Neighbour, &["db"][..], "neighbour"),
+        (within(listed, &[]), "172.18.0.2:5433", Owner::Neighbour, &["db"], "refused"),
+        (within(listed, &[]), "172.18.0.3:5432", Owner::Neighbour, &["cache"], "refused"),
+        (within(&[], &["*"]), "93.184.216.34:443", Owner::Outside, &["api.example.com"], "refused"),
+        (within(listed, &["*"]), "93.184.216.34:443", Owner::Outside, &["api.example.com"], "egress"),
+        (within(listed, &[]), "93.184.216.34:443", Owner::Outside, &["api.example.com"], "refused"),
+        (within(listed, &["*"]), "93.184.216.34:443", Owner::Outside, &["evil.example"], "refused"),
+        // What only the manifest allows stays out of reach.
+        (within(&["*"], &[]), "10.0.0.1:80", Owner::Outside, &[], "refused"),
+        (within(listed, &["10.0.0.1"]), "10.0.0.1:80", Owner::Outside, &[], "egress"),
+        (within(&[], &[]), "127.0.0.1:80", Owner::Itself, &[], "itself"),
+    ] {
+        let decision = decide(&reach, &towards(address, owner, names));
+        assert_eq!(word(&decision), expected, "{address} {names:?}: {decision:?}");
+    }
+    let Decision::Refused(refused) = decide(&within(&[], &["*"]), &towards("10.0.0.9:5432", Owner::Neighbour, &["db"]))
+    else {
+        panic!("it is not listed")
+    };
+    assert_eq!(refused.grant.as_deref(), Some("[component.api] allowed_outbound_hosts = [\"*://db:5432\"]"));
+    let looked_up = |reach: &Reach| decide_lookup(reach, "api.example.com", None).is_ok();
+    assert!(looked_up(&within(listed, &["*"])));
+    assert!(!looked_up(&within(&["db:5432"], &["*"])) && !looked_up(&within(listed, &[])));
 }

@@ -59,7 +59,7 @@ impl Stack {
             // A service that is not there, or is on none of the instance's networks.
             return Err(NetError::UnknownName);
         }
-        policy::decide_lookup(&self.inner.reach, name, port).map_err(|refused| self.refuse(&refused))?;
+        policy::decide_lookup(&self.reach, name, port).map_err(|refused| self.refuse(&refused))?;
         let mut found: Vec<IpAddr> = Vec::new();
         let resolved = tokio::net::lookup_host((name, 0)).await.map_err(|_| NetError::UnknownName)?;
         for endpoint in resolved {

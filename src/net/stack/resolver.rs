@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::ways::{Acquaintance, Allowed};
-use super::{Conn, Inner, NetError, Stack, Stream};
+use super::{Conn, Inner, NetError, Reach, Stack, Stream};
 use crate::net::dns::{self, Answer, Kind, Question, Read, Server};
 
 /// Connections to name servers that one instance has at the same time.
@@ -99,18 +99,19 @@ impl Stack {
         }
         // Not the stack itself: it ends these tasks when it ends.
         let inner = Arc::downgrade(&self.inner);
-        resolvers.spawn(serve(inner, server, far.io));
+        resolvers.spawn(serve(inner, self.reach.clone(), server, far.io));
         Ok(near)
     }
 }
 
 /// Answers what comes over a connection, until it ends, is silent for too long, or brings what is no question.
-async fn serve(stack: Weak<Inner>, server: Server, mut io: Stream) {
+async fn serve(inner: Weak<Inner>, reach: Arc<Reach>, server: Server, mut io: Stream) {
     while let Ok(Ok(length)) = timeout(SILENCE, io.read_u16()).await {
         let mut message = vec![0; usize::from(length)];
         let Ok(Ok(_)) = timeout(SILENCE, io.read_exact(&mut message)).await else { return };
-        let Some(inner) = stack.upgrade() else { return };
-        let Some(answer) = (Stack { inner }).ask(server, &message, Carrier::Stream).await else { return };
+        let Some(inner) = inner.upgrade() else { return };
+        let stack = |inner| Stack { inner, reach: reach.clone() };
+        let Some(answer) = stack(inner).ask(server, &message, Carrier::Stream).await else { return };
         // Length and message in one piece: there are guests that read each of them once.
         let Ok(Ok(())) = timeout(SILENCE, io.write_all(&framed(&answer))).await else { return };
     }

@@ -68,8 +68,14 @@ impl Stack {
             None if host.is_some() => Owner::Host,
             None => Owner::Outside,
         };
-        let destination = Destination { address: to, names: inner.memory.names(to.ip()), owner: kind };
-        match policy::decide(&inner.reach, &destination) {
+        let mut names = inner.memory.names(to.ip());
+        if self.reach.bounds.is_some() {
+            // Bounds are about neighbours as well, and these are known by name.
+            names.extend(inner.fabric.directory.names(&inner.shared, to.ip()));
+            names.extend(inner.hosts.iter().filter(|(_, host)| *host == to.ip()).map(|(name, _)| name.clone()));
+        }
+        let destination = Destination { address: to, names, owner: kind };
+        match policy::decide(&self.reach, &destination) {
             Decision::Itself => Ok(Allowed::Itself),
             Decision::Neighbour => Ok(Allowed::Neighbour(owner.expect("a neighbour is found by its entry"))),
             Decision::Host => Ok(Allowed::Host(SocketAddr::new(host.unwrap_or(Ipv4Addr::LOCALHOST.into()), to.port()))),

@@ -6,6 +6,7 @@
 pub mod engine;
 pub mod guests;
 pub mod http;
+pub mod layout;
 pub mod leaks;
 pub mod places;
 pub mod process;

@@ -24,7 +24,7 @@ const PAGE: usize = 1000;
 pub enum Fault {
     /// There is no such bucket.
     NoSuchStore,
-    /// The network refused it.
+    /// The network refused it, or the bucket is not the guest's to open.
     AccessDenied,
     /// Anything else.
     Other(String),

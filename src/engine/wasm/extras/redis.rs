@@ -158,7 +158,7 @@ impl Redis {
         let RedisAddress { host, port, user, password, database } = &self.address;
         let conn = match self.stack.route(host, *port).await {
             Ok(Route::Conn(conn)) => conn,
-            Ok(Route::Inside(_)) => return Err(self.failed(&io::Error::other("it speaks HTTP"))),
+            Ok(Route::Inside(..)) => return Err(self.failed(&io::Error::other("it speaks HTTP"))),
             Err(NetError::Refused(_)) => return Err(Fault::AccessDenied),
             Err(NetError::UnknownName) => return Err(self.failed(&io::Error::other("there is no such name"))),
             Err(NetError::Io(error)) => return Err(self.failed(&error)),

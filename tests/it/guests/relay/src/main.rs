@@ -23,6 +23,16 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
             (*text).to_owned()
         }
         ["env", name] => std::env::var(name).unwrap_or_else(|_| "unset".to_owned()),
+        ["header", name] => {
+            let value = request.headers().get(*name).and_then(|value| value.to_str().ok());
+            value.unwrap_or("none").to_owned()
+        }
+        ["read", rest @ ..] => match std::fs::read_to_string(format!("/{}", rest.join("/"))) {
+            Ok(text) => text,
+            Err(error) => {
+                return Ok(Response::builder().status(StatusCode::NOT_FOUND).body(error.to_string().into())?);
+            }
+        },
         ["host"] => request.uri().authority().map(ToString::to_string).unwrap_or_default(),
         ["log", text] => {
             println!("{text}");
