@@ -8,6 +8,7 @@ pub mod credentials;
 pub mod export;
 mod facts;
 pub mod fetch;
+pub mod form;
 pub mod give;
 pub mod ignore;
 pub mod kind;

@@ -1,11 +1,15 @@
-//! A registry, as one asks it for manifests and blobs. The only file that names the client's crate.
+//! A registry, as one asks it for manifests and blobs. The only place that names the client's crates.
 //!
 //! Everything that comes back has the digest it was asked by, and no blob is larger than the caller allows. Registries on
 //! this machine are spoken to in plain HTTP, as docker does; all others over TLS.
 
+mod asking;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _, Write};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -14,6 +18,7 @@ use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, RegistryOperation};
 
+use self::asking::{Asker, Asking};
 use super::credentials::Credentials;
 use super::tls;
 
@@ -27,6 +32,8 @@ pub const MANIFESTS: &[&str] = &[
 
 /// Bytes of a blob that are sent at a time.
 const CHUNK: usize = 1 << 20;
+/// Who asks, by name.
+const AGENT: &str = concat!("wcompose/", env!("CARGO_PKG_VERSION"));
 /// How long a registry may say nothing.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -92,6 +99,9 @@ pub enum RegistryError {
 pub struct Registry {
     client: Client,
     auth: RegistryAuth,
+    /// A token that others are had for, and those that were, by what they let do.
+    identity: Option<String>,
+    tokens: Mutex<BTreeMap<&'static str, RegistryAuth>>,
 }
 
 impl Registry {
@@ -104,9 +114,10 @@ impl Registry {
             protocol,
             connect_timeout: Some(SILENCE),
             read_timeout: Some(SILENCE),
-            user_agent: concat!("wcompose/", env!("CARGO_PKG_VERSION")),
+            user_agent: AGENT,
             ..ClientConfig::default()
         };
+        let identity = credentials.as_ref().and_then(|credentials| credentials.identity_token.clone());
         let auth = match credentials {
             Some(Credentials { registry_token: Some(token), .. }) => RegistryAuth::Bearer(token),
             Some(Credentials { username: Some(user), password: Some(password), .. }) => {
@@ -114,14 +125,48 @@ impl Registry {
             }
             Some(_) | None => RegistryAuth::Anonymous,
         };
-        Self { client: Client::new(config), auth }
+        Self { client: Client::new(config), auth, identity, tokens: Mutex::default() }
     }
 
-    /// A manifest or index of one of the types, and its digest. One that is asked for by digest has it.
+    /// Makes the next requests about a reference ones of a user who may do this; a token to show, where the registry has such.
+    async fn enter(&self, reference: &Reference, operation: RegistryOperation) -> Result<Asker, RegistryError> {
+        let auth = match &self.identity {
+            Some(identity) => self.traded(reference, &operation, identity).await?,
+            None => self.auth.clone(),
+        };
+        let token = self.client.auth(&reference.0, &auth, operation).await.map_err(error)?;
+        Ok(match (token, auth) {
+            (Some(token), _) => Asker::Bearer(token),
+            (None, RegistryAuth::Basic(name, password)) => Asker::User(name, password),
+            (None, RegistryAuth::Anonymous | RegistryAuth::Bearer(_)) => Asker::Anybody,
+        })
+    }
+
+    /// What an identity token was traded for, once for each thing to do: a registry is asked about one repository.
+    async fn traded(
+        &self,
+        reference: &Reference,
+        operation: &RegistryOperation,
+        identity: &str,
+    ) -> Result<RegistryAuth, RegistryError> {
+        let actions = match operation {
+            RegistryOperation::Pull => "pull",
+            RegistryOperation::Push => "pull,push",
+        };
+        let tokens = || self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(auth) = tokens().get(actions) {
+            return Ok(auth.clone());
+        }
+        let token = Asking::new(AGENT)?.token(&reference.0, actions, identity).await?;
+        let auth = token.map_or(RegistryAuth::Anonymous, RegistryAuth::Bearer);
+        tokens().insert(actions, auth.clone());
+        Ok(auth)
+    }
+
+    /// A manifest or index of one of the types, of 4 MiB at most, and its digest. One that is asked for by digest has it.
     pub async fn manifest(&self, reference: &Reference, types: &[&str]) -> Result<(Vec<u8>, String), RegistryError> {
-        self.client.auth(&reference.0, &self.auth, RegistryOperation::Pull).await.map_err(error)?;
-        let answer = self.client.pull_manifest_raw(&reference.0, &self.auth, types).await;
-        answer.map(|(bytes, digest)| (bytes.to_vec(), digest)).map_err(error)
+        let asker = self.enter(reference, RegistryOperation::Pull).await?;
+        Asking::new(AGENT)?.manifest(&reference.0, types, asker).await
     }
 
     /// The manifest with a digest, beside `reference`.
@@ -172,7 +217,7 @@ impl Registry {
         from: File,
         size: u64,
     ) -> Result<bool, RegistryError> {
-        self.client.auth(&reference.0, &self.auth, RegistryOperation::Push).await.map_err(error)?;
+        self.enter(reference, RegistryOperation::Push).await?;
         if self.client.blob_exists(&reference.0, digest).await.unwrap_or(false) {
             return Ok(false);
         }
@@ -193,7 +238,7 @@ impl Registry {
         bytes: Vec<u8>,
         media_type: &str,
     ) -> Result<(), RegistryError> {
-        self.client.auth(&reference.0, &self.auth, RegistryOperation::Push).await.map_err(error)?;
+        self.enter(reference, RegistryOperation::Push).await?;
         let kind = media_type.parse().map_err(|_| RegistryError::Other(format!("`{media_type}` is no media type")))?;
         self.client.push_manifest_raw(&reference.0, bytes, kind).await.map(drop).map_err(error)
     }

@@ -75,6 +75,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("annotate_snippets", &["diag"]),
     ("gix", &["cli::remote::git"]),
     ("oci_client", &["image::registry"]),
+    ("reqwest", &["image::registry"]),
     ("rustls", &["image::tls"]),
     ("tokio_rustls", &["engine::wasm"]),
     ("rustls_native_certs", &["engine::wasm"]),

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
 
 use crate::support::layout::{CONFIG, LAYER, MANIFEST, digest, layer, layout};
 use crate::support::project::free_port;
 use crate::support::remotes::{Breaking, Layer, Readers, Registry};
+use crate::support::tokens::{IDENTITY, Tokens};
 use crate::support::{Engine, Guest, Project};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -142,6 +144,46 @@ fn credentials_of_the_docker_configuration_are_used_both_ways() {
     stranger.up();
     stranger.becomes("job", "exited");
     assert!(stranger.logs("job").trim_end().ends_with("args"));
+}
+
+#[test]
+fn an_identity_token_of_a_credential_helper_is_traded_for_tokens() {
+    let tokens = Tokens::serve();
+    let Some(registry) = Registry::guarded(&tokens) else { return };
+    let reference = format!("{}/mine:1", registry.name());
+    let made = "services: {job: {image: \"${IMAGE}\", x-wasm: {module: ./module.wasm}}}";
+    let project = Project::wasm(made).guest(Guest::PeerModule).with("IMAGE", &reference);
+    project.run(&["push"]).refused(&["service `job`", &reference, "docker login"]);
+    let log_in = |project: Project, secret: &str| {
+        let (home, helper) = (project.root().join("home/.docker"), project.root().join("home/docker-credential-it"));
+        fs::create_dir_all(&home).expect("a writable folder");
+        let config = json!({ "credHelpers": { (registry.name()): "it" } }).to_string();
+        fs::write(home.join("config.json"), config).expect("a writable folder");
+        let answer = json!({ "ServerURL": registry.name(), "Username": "<token>", "Secret": secret });
+        fs::write(&helper, format!("#!/bin/sh\ncat > /dev/null\necho '{answer}'\n")).expect("a writable folder");
+        fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).expect("a file of ours");
+        let path = format!("{}:{}", project.root().join("home").display(), std::env::var("PATH").unwrap_or_default());
+        project.with("PATH", path)
+    };
+    let project = log_in(project, IDENTITY);
+    project.run(&["push"]).well();
+    assert!(tokens.traded().contains(&"repository:mine:pull,push".to_owned()), "{:?}", tokens.traded());
+    let project = log_in(job(&reference), IDENTITY);
+    project.up();
+    project.becomes("job", "exited");
+    assert!(project.logs("job").trim_end().ends_with("args"));
+    assert!(tokens.traded().contains(&"repository:mine:pull".to_owned()), "{:?}", tokens.traded());
+
+    log_in(job(&reference), "another").run(&["pull"]).refused(&["worth nothing", "docker login"]);
+}
+
+#[test]
+fn a_manifest_without_end_is_not_read_to_its_end() {
+    let mut long = br#"{"schemaVersion":2,"layers":[],"x":""#.to_vec();
+    long.resize(5 << 20, b'x');
+    let registry = Breaking::serve(BTreeMap::from([("manifests/1".into(), (MANIFEST, long))]), 0);
+    let project = job(&format!("{}/app:1", registry.name()));
+    project.run(&["up", "-d"]).refused(&["service `job`", "larger than 4194304 bytes"]);
 }
 
 #[test]

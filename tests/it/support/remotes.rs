@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::engine::skip;
 use super::eventually;
 use super::project::free_port;
+use super::tokens::Tokens;
 
 /// A server that ends with its scenario.
 #[derive(Debug)]
@@ -138,6 +139,31 @@ pub struct Registry {
 impl Registry {
     /// An empty registry; skips loudly where there is none to run.
     pub fn serve(readers: Readers) -> Option<Self> {
+        Self::start(|folder| match readers {
+            Readers::Anybody => String::new(),
+            Readers::Known => {
+                let users = "me:$2y$05$SOMaXyaWzqzF.DtqyNZGtutI.DXwiQck9LW71CPc613MDFDJl94RC\n";
+                fs::write(folder.join("users"), users).expect("a writable folder");
+                format!("auth: {{htpasswd: {{realm: it, path: {}/users}}}}\n", folder.display())
+            }
+        })
+    }
+
+    /// The same, for those whom a token service lets in.
+    pub fn guarded(tokens: &Tokens) -> Option<Self> {
+        Self::start(|folder| {
+            let certificate = folder.join("tokens.pem");
+            fs::write(&certificate, tokens.certificate()).expect("a writable folder");
+            format!(
+                "auth: {{token: {{realm: \"{}\", service: it, issuer: it, rootcertbundle: {}}}}}\n",
+                tokens.realm(),
+                certificate.display()
+            )
+        })
+    }
+
+    /// An empty registry with more in its configuration.
+    fn start(more: impl FnOnce(&Path) -> String) -> Option<Self> {
         if Command::new("docker-registry").arg("--version").output().is_err() {
             skip("there is no `docker-registry` to run");
             return None;
@@ -145,15 +171,11 @@ impl Registry {
         let root = tempfile::Builder::new().prefix("wc-oci-").tempdir().expect("a temporary folder");
         let port = free_port();
         let folder = root.path().display();
-        let mut config = format!(
+        let config = format!(
             "version: 0.1\nlog: {{level: error}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n\
              storage: {{filesystem: {{rootdirectory: {folder}/storage}}}}\n"
         );
-        if readers == Readers::Known {
-            config += &format!("auth: {{htpasswd: {{realm: it, path: {folder}/users}}}}\n");
-            let users = "me:$2y$05$SOMaXyaWzqzF.DtqyNZGtutI.DXwiQck9LW71CPc613MDFDJl94RC\n";
-            fs::write(root.path().join("users"), users).expect("a writable folder");
-        }
+        let config = config + &more(root.path());
         fs::write(root.path().join("config.yml"), config).expect("a writable folder");
         let mut command = Command::new("docker-registry");
         let server = Server::start(command.arg("serve").arg(root.path().join("config.yml")), port);

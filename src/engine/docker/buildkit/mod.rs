@@ -23,6 +23,7 @@ use self::session::{Secrets, Session};
 use self::trace::Trace;
 use super::build::Said;
 use crate::engine::{EngineError, ErrorKind, Result};
+use crate::image::form::encoded;
 use crate::model::{Build, FileContent, FileGrant};
 
 /// Largest secret: a gRPC message holds no more than 4 MiB.
@@ -154,21 +155,6 @@ fn query(build: &Build, tag: &str, dockerfile: &str) -> Vec<(&'static str, Strin
     ];
     query.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?.to_owned()))));
     query
-}
-
-fn encoded(query: &[(&str, String)]) -> String {
-    let mut text = String::new();
-    for (name, value) in query {
-        text += if text.is_empty() { "" } else { "&" };
-        text += &format!("{name}=");
-        for byte in value.bytes() {
-            match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(char::from(byte)),
-                other => text += &format!("%{other:02X}"),
-            }
-        }
-    }
-    text
 }
 
 /// The secrets of a build, read now: what is missing is an error before anything is built.
