@@ -499,6 +499,9 @@ pub struct Prune {
     /// Do not ask
     #[arg(short, long)]
     pub force: bool,
+    /// Images of Wasm that no running service uses as well, not only what is left of others
+    #[arg(short, long)]
+    pub all: bool,
     /// Only what was last used before a time: `until=24h`
     #[arg(long, value_name = "FILTER")]
     pub filter: Vec<String>,

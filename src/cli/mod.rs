@@ -106,12 +106,12 @@ fn run(root: args::Root, command: Command) -> Outcome {
     output::choose(settings.ansi);
     let command = match command {
         Command::Config(args) => return config::config(&settings, &args),
-        Command::System(args) => return system::system(&settings, args),
         command => command,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         match command {
+            Command::System(args) => system::system(&settings, args).await,
             Command::Up(args) => up::up(settings, args).await,
             Command::Down(args) => down::down(settings, args).await,
             Command::Ps(args) => ps::ps(settings, args).await,
@@ -131,7 +131,7 @@ fn run(root: args::Root, command: Command) -> Outcome {
             Command::Push(args) => pull::push(settings, args).await,
             Command::Ui(args) => ui::ui(settings, args).await,
             Command::Supervise => host::supervise(settings).await,
-            Command::Config(_) | Command::System(_) | Command::Version(_) => unreachable!("handled without a runtime"),
+            Command::Config(_) | Command::Version(_) => unreachable!("handled without a runtime"),
         }
     });
     runtime.shutdown_background();

@@ -89,6 +89,17 @@ impl Paths {
         Ok(folder)
     }
 
+    /// The control sockets of all projects that have one.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        let projects = std::fs::read_dir(&self.runtime).into_iter().flatten().flatten();
+        projects.map(|project| project.path().join("control")).filter(|socket| socket.exists()).collect()
+    }
+
+    /// Where what was read out of images is kept.
+    pub fn image_folders(&self) -> ImageFolders {
+        ImageFolders { images: self.cache.join("images"), data: self.data.clone() }
+    }
+
     /// What can be made again.
     pub fn cache(&self) -> &Path {
         &self.cache

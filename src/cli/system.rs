@@ -1,5 +1,7 @@
-//! `wcompose system prune`: removes what wcompose keeps to be faster, and that nothing uses now. Knows of no project.
+//! `wcompose system prune`: removes what wcompose keeps to be faster, and that nothing uses now. Of projects it asks
+//! those that run, what they use.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,34 +14,74 @@ use super::logs::time;
 use super::outcome::{Failure, Outcome};
 use super::output::out;
 use super::settings::Settings;
-use crate::engine::wasm::cache::{Cache, Pruning};
+use crate::control::client;
+use crate::engine::wasm::cache::Cache;
+use crate::image::content::Content;
+use crate::image::prune::{self as image, Keep, Pruning};
+use crate::image::registry::Reference;
+use crate::image::store::Store;
+use crate::session::LogInterest;
 
 /// Runs `system`.
-pub fn system(settings: &Settings, args: System) -> Outcome {
+pub async fn system(settings: &Settings, args: System) -> Outcome {
     match args.command {
-        SystemCommand::Prune(args) => prune(settings, &args),
+        SystemCommand::Prune(args) => prune(settings, &args).await,
     }
 }
 
-fn prune(settings: &Settings, args: &Prune) -> Outcome {
+async fn prune(settings: &Settings, args: &Prune) -> Outcome {
     let unused = unused(&args.filter)?;
     let pruning = if settings.dry_run { Pruning::Told } else { Pruning::Done };
-    if !args.force && pruning == Pruning::Done && !confirmed(unused)? {
+    if !args.force && pruning == Pruning::Done && !confirmed(unused, args.all)? {
         return Err(Failure::new("nothing was removed", ["`--force` does not ask".to_owned()]));
     }
+    let keep = in_use(settings, args.all, unused).await?;
     let cache = settings.paths.cache();
     let pruned = Cache::new(cache)
         .prune(unused, pruning)
         .with_context(|| format!("remove compiled modules in `{}`", cache.display()))?;
-    let modules = if pruned.entries == 1 { "module" } else { "modules" };
+    let folders = settings.paths.image_folders();
+    let (content, store) = (Content::new(&folders.data), Store::new(&folders.data));
+    let freed = image::prune(&content, &store, &folders.images, &keep, pruning)
+        .with_context(|| format!("remove images in `{}`", folders.data.display()))?;
+
     let verb = if pruning == Pruning::Done { "Removed" } else { "Would remove" };
-    out(&format!("{verb} {} compiled {modules}", pruned.entries));
+    out(&format!("{verb} {}", counted(pruned.entries, "compiled module")));
     if pruned.used > 0 {
         out(&format!("Kept {} that running services use", pruned.used));
     }
+    for (count, what) in [
+        (freed.names, "Wasm image"),
+        (freed.blobs, "blob"),
+        (freed.folders, "unpacked image"),
+        (freed.modules, "stored module"),
+    ] {
+        if count > 0 {
+            out(&format!("{verb} {}", counted(count, what)));
+        }
+    }
     let reclaimed = if pruning == Pruning::Done { "Total reclaimed space" } else { "Total reclaimable space" };
-    out(&format!("{reclaimed}: {}", size(pruned.bytes)));
+    out(&format!("{reclaimed}: {}", size(pruned.bytes + freed.bytes)));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the services of all running projects use.
+async fn in_use(settings: &Settings, all: bool, unused: Option<Duration>) -> Result<Keep, Failure> {
+    let mut keep = Keep { names: all.then(BTreeSet::new), unused, ..Keep::default() };
+    for socket in settings.paths.sockets() {
+        let Some(session) = client::connect(&socket, LogInterest::default()).await? else { continue };
+        for view in session.snapshot.instances.values() {
+            keep.modules.extend(view.module.iter().map(|module| module.digest.clone()));
+            if let (Some(names), Some(reference)) = (&mut keep.names, Reference::parse(&view.image)) {
+                names.insert(reference.to_string());
+            }
+        }
+    }
+    Ok(keep)
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// `until=24h`, the only filter there is: how long ago the last use has to be.
@@ -59,15 +101,17 @@ fn unused(filters: &[String]) -> Result<Option<Duration>, Failure> {
     Ok(unused)
 }
 
-fn confirmed(unused: Option<Duration>) -> Result<bool, Failure> {
+fn confirmed(unused: Option<Duration>, all: bool) -> Result<bool, Failure> {
     let which = match unused {
         Some(age) => format!("not used for {} s", age.as_secs()),
         None => "not used by a running service".to_owned(),
     };
+    let images = if all { "all images of Wasm that are" } else { "what is left of images of Wasm, where it is" };
     let mut stderr = std::io::stderr();
     write!(
         stderr,
-        "WARNING! This will remove:\n  - compiled Wasm modules {which}; they are compiled again when they are needed\n\n\
+        "WARNING! This will remove:\n  - compiled Wasm modules {which}; they are compiled again when they are needed\n  \
+         - {images} {which}; they are fetched again when they are needed\n\n\
          Are you sure you want to continue? [y/N] "
     )?;
     stderr.flush()?;

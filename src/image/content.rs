@@ -75,7 +75,7 @@ impl Content {
     /// Where a blob is, or would be.
     pub fn path(&self, digest: &str) -> Result<PathBuf, ContentError> {
         let hex = oci::hex(digest).ok_or_else(|| ContentError::NoDigest(digest.to_owned()))?;
-        Ok(self.folder.join("blobs/sha256").join(hex))
+        Ok(self.blobs().join(hex))
     }
 
     /// A blob of at most so many bytes, held against its digest.
@@ -111,7 +111,7 @@ impl Content {
     /// Something to be written and then kept.
     pub fn draft(&self) -> Result<Draft, ContentError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let blobs = self.folder.join("blobs/sha256");
+        let blobs = self.blobs();
         private(&blobs)?;
         let path = blobs.join(format!(".{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
         // A process of another life may have left one of that name.
@@ -134,6 +134,19 @@ impl Content {
         });
         written.and_then(|()| fs::rename(&temporary, &path)).map_err(io_error("writing", &path))?;
         Ok(())
+    }
+
+    /// Lets a name stand for nothing.
+    pub fn forget(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.entry(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The folder of the blobs, each named by its digits.
+    pub fn blobs(&self) -> PathBuf {
+        self.folder.join("blobs/sha256")
     }
 
     /// What a name stands for, as long as its manifest is there.

@@ -17,6 +17,7 @@ pub mod module;
 pub mod oci;
 pub mod pick;
 pub mod plug;
+pub mod prune;
 pub mod registry;
 pub mod spin;
 pub mod store;

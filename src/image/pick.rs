@@ -16,6 +16,7 @@ use super::layers::{ArchiveError, Limits, Target, io_error};
 use super::module::Unsuitable;
 use super::oci::{self, Document, Form};
 use super::plug::PlugError;
+use super::prune::use_now;
 use super::spin::SpinError;
 use super::store::{ModuleError, Store};
 use crate::model::{ImageConfig, Module};
@@ -137,6 +138,7 @@ impl Picker {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let folder = self.images.join(name);
         if folder.is_dir() {
+            use_now(&folder);
             return Ok(folder);
         }
         // Beside the final place and renamed, so that a half-read image is never taken for a whole one.

@@ -13,6 +13,7 @@ use thiserror::Error;
 use super::facts::{Fact, Facts, Stamp};
 use super::module::{self, Unsuitable};
 use super::plug::{self, Part};
+use super::prune::use_now;
 use crate::model::{ImageConfig, Module};
 
 /// Modules by digest.
@@ -122,6 +123,11 @@ impl Store {
         Facts::new(self.folder.join("facts"))
     }
 
+    /// Where modules are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Bytes of a stored module.
     pub fn size(&self, digest: &str) -> Option<u64> {
         fs::metadata(self.folder.join(format!("{digest}.wasm"))).ok().map(|metadata| metadata.len())
@@ -131,6 +137,7 @@ impl Store {
     pub fn put(&self, bytes: &[u8], digest: &str) -> Result<PathBuf, ModuleError> {
         let path = self.folder.join(format!("{digest}.wasm"));
         if path.exists() {
+            use_now(&path);
             return Ok(path);
         }
         let folder = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);

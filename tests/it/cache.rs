@@ -4,10 +4,13 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
+use serde_json::json;
 
+use crate::support::layout::{CONFIG, LAYER, digest, layer, layout};
+use crate::support::leaks::walk;
 use crate::support::{Outcome, Project, eventually, holds};
 
 /// A module that takes a moment to compile and to store: so many functions of some length.
@@ -119,4 +122,37 @@ fn pruning_removes_what_no_running_project_uses_and_says_how_much() {
         holds(files(&cache).is_empty(), format!("{:?}", files(&cache)))
     });
     prune(&idle, &["--filter", "label=x", "-f"]).refused(&["label=x", "until"]);
+}
+
+#[test]
+fn pruning_removes_what_is_left_of_images_and_they_run_again() {
+    let (_folder, cache) = cache();
+    let project = Project::wasm("services: { job: { image: ./layout, platform: wasi/wasm } }")
+        .with("WCOMPOSE_CACHE_DIR", cache.display());
+    let module = wat::parse_str(r#"(module (func (export "_start")))"#).expect("it is right");
+    let config = json!({ "os": "wasi", "architecture": "wasm", "config": { "Entrypoint": ["/app.wasm"] } });
+    let layer = layer(&[("app.wasm", &module)]);
+    let blob = project.root().join("data/content/blobs/sha256").join(digest(&layer).trim_start_matches("sha256:"));
+    layout(&project, config.to_string().into_bytes(), CONFIG, vec![(LAYER, layer)]);
+    runs(&project);
+    project.run(&["down"]).well();
+    let young = prune(&project, &["-f"]).well();
+    assert!(blob.exists() && !young.stdout.contains("blob"), "it may be on its way into a project: {young}");
+
+    let hour = SystemTime::now() - Duration::from_secs(3600);
+    let age = |folder: &Path| {
+        walk(folder, &mut |path, _| {
+            fs::File::open(path).and_then(|file| file.set_modified(hour)).expect("a file of ours");
+        });
+    };
+    age(&project.root().join("data/content"));
+    age(&cache.join("images"));
+    let told = prune(&project, &["--dry-run"]).well();
+    assert!(blob.exists() && told.stdout.contains("Would remove 3 blobs"), "{told}");
+    let pruned = prune(&project, &["-f"]).well();
+    for line in ["Removed 3 blobs", "Removed 1 unpacked image"] {
+        assert!(pruned.stdout.contains(line), "{pruned}");
+    }
+    assert!(!blob.exists());
+    runs(&project);
 }

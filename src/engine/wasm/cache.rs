@@ -26,6 +26,8 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FlockOperation, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, flock, futimens};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+use crate::image::prune::Pruning;
+
 /// Length of the checksum at the end of an entry.
 const CHECKSUM: usize = 16;
 /// Bytes that entries may have together: some fifty components of interpreters (40 MB compiled), or thousands of small ones.
@@ -79,15 +81,6 @@ pub struct Pruned {
     pub bytes: u64,
     /// Entries that a running process uses.
     pub used: usize,
-}
-
-/// Whether entries are removed or only counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pruning {
-    /// They are removed.
-    Done,
-    /// They would be.
-    Told,
 }
 
 /// An entry as a listing shows it.
