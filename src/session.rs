@@ -181,6 +181,10 @@ pub struct UpOptions {
     pub build: bool,
     /// `--no-build`.
     pub no_build: bool,
+    /// `--quiet-build`: that images are built is told, not what builds write.
+    pub quiet_build: bool,
+    /// `--quiet-pull`: that images are pulled is told, not how far it is.
+    pub quiet_pull: bool,
     /// `--pull`, where it overrides the services' own policies.
     pub pull: Option<PullPolicy>,
     /// `--force-recreate`.
@@ -197,7 +201,7 @@ pub struct UpOptions {
     pub timeout: Option<u64>,
     /// `--scale`.
     pub scale: BTreeMap<String, u32>,
-    /// A running guest of which nothing but the module changed takes the new one while it runs.
+    /// A new module is all this is about: there are as many replicas as before.
     pub reload: bool,
     /// `--allow-egress SERVICE=TARGET`.
     pub allow_egress: Vec<(String, String)>,
@@ -218,6 +222,9 @@ pub struct RunRequest {
     pub use_aliases: bool,
     /// It is started as any instance is; otherwise whoever attaches to it does that.
     pub start: bool,
+    /// `--rm`, where it is started so: nothing of it stays.
+    #[serde(default)]
+    pub remove: bool,
 }
 
 /// `down`.

@@ -162,6 +162,12 @@ pub struct Up {
     /// Pull before running
     #[arg(long, value_enum, default_value = "policy", value_name = "WHEN")]
     pub pull: PullWhen,
+    /// Do not show what builds write
+    #[arg(long)]
+    pub quiet_build: bool,
+    /// Do not show how far pulls are
+    #[arg(long)]
+    pub quiet_pull: bool,
     /// Recreate even what did not change
     #[arg(long, conflicts_with = "no_recreate")]
     pub force_recreate: bool,
@@ -321,8 +327,8 @@ pub struct Watch {
     /// Do not start services first
     #[arg(long)]
     pub no_up: bool,
-    /// Remove images that are replaced
-    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", hide = true)]
+    /// Remove images that builds replaced
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub prune: bool,
     /// Hide the output of builds
     #[arg(long)]

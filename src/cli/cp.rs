@@ -3,6 +3,7 @@
 //! The rules are docker's: a folder that exists is copied into, a name that does not exist is what the copy is called,
 //! `folder/.` means what is in it. `-` is an archive on a standard stream.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -16,17 +17,14 @@ use super::args::Cp;
 use super::outcome::{Failure, Outcome};
 use super::pick::{self, Chosen, OneOffs};
 use super::settings::Settings;
+use super::streams::lost;
 use super::target::Target;
 use crate::control::stream;
+use crate::engine::archive::{self, Incoming, Outgoing};
 use crate::engine::docker::Found;
 use crate::model::ServiceName;
 use crate::session::LogStream;
 use crate::session::stream::{Ending, Ends, Errand, Said};
-
-/// Bytes of an archive that are handed on at once.
-const PIECE: usize = 64 * 1024;
-/// Pieces that may be under way.
-const PIECES: usize = 8;
 
 /// Runs `cp`.
 pub async fn cp(mut settings: Settings, args: Cp) -> Outcome {
@@ -88,7 +86,7 @@ fn place(text: &str) -> Place {
 }
 
 async fn copy_out(from: &Chosen, path: &str, here: &str, args: &Cp) -> Result<(), Failure> {
-    let (pieces, incoming) = mpsc::channel(PIECES);
+    let (to, incoming) = archive::way();
     let sending = async {
         match from {
             Chosen::Container { docker, name } => {
@@ -98,20 +96,23 @@ async fn copy_out(from: &Chosen, path: &str, here: &str, args: &Cp) -> Result<()
                 {
                     path = to;
                 }
-                Ok(docker.copy_out(name, &path, pieces).await?)
+                Ok(docker.copy_out(name, &path, to).await?)
             }
             Chosen::Guest { socket, instance } => {
                 let (instance, path) = (instance.clone(), path.to_owned());
                 let errand = Errand::CopyOut { instance, path, follow: args.follow_link };
-                let ends = stream::open(socket, errand).await?.ok_or_else(gone)?;
-                receive(ends, pieces).await
+                let ends = stream::open(socket, errand).await?.ok_or_else(lost)?;
+                receive(ends, to).await
             }
         }
     };
     let here = here.to_owned();
-    let inner = path.ends_with("/.");
-    let taking =
-        tokio::task::spawn_blocking(move || take(Incoming { from: incoming, piece: Bytes::new() }, &here, inner));
+    let what = Taken {
+        inner: path.ends_with("/."),
+        // A link that was followed is what the copy is called by.
+        name: Path::new(path).file_name().map(|name| name.to_owned()),
+    };
+    let taking = tokio::task::spawn_blocking(move || take(Incoming::new(incoming), &here, &what));
     let (sent, taken) = tokio::join!(sending, taking);
     // What went wrong over there says more than an archive that ends early.
     sent?;
@@ -133,7 +134,7 @@ async fn receive(ends: Ends, pieces: mpsc::Sender<Bytes>) -> Result<(), Failure>
             Said::Ended(ending) => return concluded(ending),
         }
     }
-    Err(gone())
+    Err(lost())
 }
 
 fn concluded(ending: Ending) -> Result<(), Failure> {
@@ -143,8 +144,16 @@ fn concluded(ending: Ending) -> Result<(), Failure> {
     }
 }
 
-/// Writes an archive where it is wanted here; with `inner`, what it holds belongs into a folder of that name.
-fn take(archive: Incoming, here: &str, inner: bool) -> Result<(), Failure> {
+/// What an archive holds.
+struct Taken {
+    /// The content of a folder, rather than the folder.
+    inner: bool,
+    /// The name of what it holds, where it has one.
+    name: Option<OsString>,
+}
+
+/// Writes an archive where it is wanted here.
+fn take(archive: Incoming, here: &str, what: &Taken) -> Result<(), Failure> {
     if here == "-" {
         let mut out = io::stdout().lock();
         let mut archive = archive;
@@ -152,7 +161,7 @@ fn take(archive: Incoming, here: &str, inner: bool) -> Result<(), Failure> {
         return Ok(());
     }
     let destination = Path::new(here);
-    if inner && !destination.exists() {
+    if what.inner && !destination.exists() {
         fs::create_dir(destination).with_context(|| format!("make `{here}`"))?;
     }
     let into = destination.is_dir();
@@ -170,7 +179,8 @@ fn take(archive: Incoming, here: &str, inner: bool) -> Result<(), Failure> {
         reader.unpack(&work).context("unpack the archive")?;
         for entry in fs::read_dir(&work)? {
             let entry = entry?;
-            let to = if into { destination.join(entry.file_name()) } else { destination.to_owned() };
+            let own = what.name.clone().filter(|_| !what.inner).unwrap_or_else(|| entry.file_name());
+            let to = if into { destination.join(own) } else { destination.to_owned() };
             put(&entry.path(), &to).with_context(|| format!("write `{}`", to.display()))?;
         }
         Ok(())
@@ -196,12 +206,16 @@ fn put(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 async fn copy_in(to: &Chosen, service: &ServiceName, here: &str, inside: &str, args: &Cp) -> Result<(), Failure> {
-    let (pieces, outgoing) = mpsc::channel(PIECES);
+    let (from, outgoing) = archive::way();
     let (folder, name) = match to {
         Chosen::Container { docker, name } => {
-            let found = docker.find_path(name, inside).await?;
+            // A link is followed, whether a file, a folder or nothing is behind it.
+            let (inside, found) = match docker.find_path(name, inside).await? {
+                Some(Found::Link(to)) => (to.clone(), docker.find_path(name, &to).await?),
+                found => (inside.to_owned(), found),
+            };
             match found {
-                Some(Found::Folder | Found::Link(_)) => (inside.to_owned(), None),
+                Some(Found::Folder | Found::Link(_)) => (inside, None),
                 Some(Found::File) | None if here == "-" => {
                     return Err(Failure::new(format!("`{service}:{inside}` is no folder to unpack an archive in"), []));
                 }
@@ -218,16 +232,14 @@ async fn copy_in(to: &Chosen, service: &ServiceName, here: &str, inside: &str, a
     };
     let packing = {
         let (here, follow) = (here.to_owned(), args.follow_link);
-        let to = Outgoing { to: pieces, piece: Vec::new() };
+        let to = Outgoing::new(from);
         tokio::task::spawn_blocking(move || pack(&here, name, follow, to))
     };
     let sending = async {
         match to {
             Chosen::Container { docker, name } => Ok(docker.copy_in(name, &folder, args.archive, outgoing).await?),
             Chosen::Guest { socket, instance } => {
-                let errand = Errand::CopyIn { instance: instance.clone(), path: folder };
-                let ends = stream::open(socket, errand).await?.ok_or_else(gone)?;
-                transmit(ends, outgoing).await
+                send(socket, Errand::CopyIn { instance: instance.clone(), path: folder }, outgoing).await
             }
         }
     };
@@ -238,6 +250,11 @@ async fn copy_in(to: &Chosen, service: &ServiceName, here: &str, inside: &str, a
         (Err(failure), _) => Err(failure),
         (Ok(()), packed) => packed,
     }
+}
+
+/// Has a supervisor do an errand that reads, and waits for its end.
+pub async fn send(socket: &Path, errand: Errand, outgoing: mpsc::Receiver<Bytes>) -> Result<(), Failure> {
+    transmit(stream::open(socket, errand).await?.ok_or_else(lost)?, outgoing).await
 }
 
 /// Sends what an errand reads, and waits for its last word.
@@ -257,7 +274,7 @@ async fn transmit(ends: Ends, mut outgoing: mpsc::Receiver<Bytes>) -> Result<(),
                 return concluded(ending);
             }
         }
-        Err(gone())
+        Err(lost())
     };
     let mut last = std::pin::pin!(last);
     tokio::select! {
@@ -298,53 +315,5 @@ fn pack(here: &str, name: Option<String>, follow: bool, to: Outgoing) -> Result<
     match flushed {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         flushed => Ok(flushed.with_context(|| format!("read `{here}`"))?),
-    }
-}
-
-fn gone() -> Failure {
-    Failure::new("the supervisor was lost: it ended without saying so", [])
-}
-
-/// An archive on its way to a service.
-struct Outgoing {
-    to: mpsc::Sender<Bytes>,
-    piece: Vec<u8>,
-}
-
-impl io::Write for Outgoing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.piece.extend_from_slice(bytes);
-        if self.piece.len() >= PIECE {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
-            return Ok(());
-        }
-        let piece = Bytes::from(std::mem::take(&mut self.piece));
-        self.to.blocking_send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-/// An archive on its way from a service.
-struct Incoming {
-    from: mpsc::Receiver<Bytes>,
-    piece: Bytes,
-}
-
-impl io::Read for Incoming {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() {
-            match self.from.blocking_recv() {
-                Some(piece) => self.piece = piece,
-                None => return Ok(0),
-            }
-        }
-        let length = self.piece.len().min(into.len());
-        into[..length].copy_from_slice(&self.piece.split_to(length));
-        Ok(length)
     }
 }

@@ -7,6 +7,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::host::Road;
+use crate::control::visitors::Visitors;
+use crate::engine::archive;
 use crate::engine::engines::Engines;
 use crate::engine::wasm::attached::{Ends, Pipe, Terminals};
 use crate::engine::wasm::exec::Exec;
@@ -18,23 +20,22 @@ use crate::session::stream::{Attached, Ending, Errand, Open, Said};
 const SIGKILL: u8 = 9;
 
 /// Takes errands until nobody can bring any more; the rest ends with this future.
-pub async fn serve(road: Road, mut errands: mpsc::Receiver<Open>) {
+pub async fn serve(road: Road, mut errands: mpsc::Receiver<Open>, visitors: Visitors) {
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             open = errands.recv() => match open {
                 Some(open) => {
-                    let engines = road.engines().clone();
-                    tasks.spawn(async move { carry_out(&engines, open).await });
+                    let (engines, visit) = (road.engines().clone(), visitors.enter());
+                    tasks.spawn(async move {
+                        // Until all is cleared away, whoever asked.
+                        let _visit = visit;
+                        carry_out(&engines, open).await;
+                    });
                 }
                 None => break,
             },
-            Some(_) = tasks.join_next() => {
-                // A supervisor that was started for a one-off has nothing left to hold.
-                if tasks.is_empty() {
-                    road.end_if_empty().await;
-                }
-            }
+            Some(_) = tasks.join_next() => {}
         }
     }
     while tasks.join_next().await.is_some() {}
@@ -70,7 +71,7 @@ pub async fn carry_out(engines: &Engines, open: Open) {
         }
         Errand::CopyOut { instance, path, follow } => {
             let wasm = engines.wasm().clone();
-            let (pieces, to) = (mpsc::channel(4), said.clone());
+            let (pieces, to) = (archive::way(), said.clone());
             let (sender, mut receiver) = pieces;
             let pass = async move {
                 while let Some(bytes) = receiver.recv().await {
@@ -82,6 +83,7 @@ pub async fn carry_out(engines: &Engines, open: Open) {
             let (copied, ()) = tokio::join!(wasm.copy_out(&instance, path, follow, sender), pass);
             copied.map(|()| 0)
         }
+        Errand::Remove { instance, paths } => engines.wasm().remove_files(&instance, paths).await.map(|()| 0),
         Errand::CopyIn { instance, path } => engines.wasm().copy_in(&instance, path, input).await.map(|()| 0),
     };
     let ending = match outcome {

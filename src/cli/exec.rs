@@ -1,16 +1,21 @@
 //! `wcompose exec`: a program beside a running service. In a container by the engine; beside a guest by its supervisor.
 
+use std::path::Path;
+
 use super::args::Exec;
 use super::container;
 use super::outcome::{Failure, Outcome};
 use super::settings::Settings;
-use super::streams::{attached, converse};
+use super::streams::{attached, converse, lost};
 use super::target::Target;
 use super::{pick, terminal};
 use crate::control::stream;
 use crate::engine::docker::Program;
-use crate::session::stream::Errand;
+use crate::session::stream::{Ending, Ends, Errand, Said};
 use crate::supervisor::signals::Signals;
+
+/// Output of a program that is kept, in bytes.
+const OUTPUT: usize = 64 * 1024;
 
 /// Runs `exec`.
 pub async fn exec(mut settings: Settings, args: Exec) -> Outcome {
@@ -68,6 +73,22 @@ pub async fn exec(mut settings: Settings, args: Exec) -> Outcome {
             converse(ends, input, &mut signals).await
         }
     }
+}
+
+/// Runs a program beside a guest to its end, without input: its exit code, and what it said.
+pub async fn to_end(socket: &Path, errand: Errand) -> Result<(i64, String), Failure> {
+    let Ends { input, signals: _open, mut said } = stream::open(socket, errand).await?.ok_or_else(lost)?;
+    drop(input);
+    let mut text = String::new();
+    while let Some(word) = said.recv().await {
+        match word {
+            Said::Output(_, bytes) if text.len() < OUTPUT => text += &String::from_utf8_lossy(&bytes),
+            Said::Output(..) => {}
+            Said::Ended(Ending::Exited(code)) => return Ok((code, text.trim().to_owned())),
+            Said::Ended(Ending::Refused { message, hint }) => return Err(Failure::new(message, hint)),
+        }
+    }
+    Err(lost())
 }
 
 /// `KEY=VALUE`; a bare name takes its value from here.

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::known::{self, Known, Stopped};
@@ -18,15 +18,16 @@ use super::paths::ProjectPaths;
 use super::prepare::{self, Wanted};
 use super::resolve::{DryRun, Progress, Step};
 use super::settings::Settings;
-use super::{errand, load, output};
+use super::{errand, load, output, vacancy};
 use crate::compose::Loaded;
 use crate::control::lock::Lock;
 use crate::control::server;
+use crate::control::visitors::Visitors;
 use crate::engine::Engine as _;
 use crate::engine::engines::Engines;
 use crate::event::Event;
 use crate::model::{Project, ProjectName, ServiceName};
-use crate::plan::unit::Plan;
+use crate::plan::unit::{AtEnd, Plan};
 use crate::plan::{self, DownOptions};
 use crate::session::{
     Attach, Command, DownRequest, LoadRequest, LogInterest, Reply, Request, RunRequest, Session, UpRequest,
@@ -91,14 +92,18 @@ impl Host {
         if let Some(listener) = listener {
             let (attaches, attached) = mpsc::channel(16);
             let (opened, errands) = mpsc::channel(16);
-            doors.spawn(server::serve(listener, attaches, requests.clone(), opened));
-            errands_of = Some(errands);
+            let visitors = Visitors::default();
+            doors.spawn(server::serve(listener, attaches, requests.clone(), opened, visitors.clone()));
+            errands_of = Some((errands, visitors));
             doors.spawn(pass_on(attached, orders.clone()));
         }
-        let preloaded = Arc::default();
-        let road = Road { engines, orders, project: project.clone(), paths: paths.clone(), preloaded };
-        if let Some(errands) = errands_of {
-            tasks.spawn(errand::serve(road.clone(), errands));
+        let (preloaded, turn) = (Arc::default(), Arc::default());
+        let road = Road { engines, orders, project: project.clone(), paths: paths.clone(), preloaded, turn };
+        if let Some((errands, visitors)) = errands_of {
+            if usage == Use::Background {
+                tasks.spawn(vacancy::leave_when_vacant(road.clone(), visitors.clone()));
+            }
+            tasks.spawn(errand::serve(road.clone(), errands, visitors));
         }
         tasks.spawn(Router::new(road.clone()).run(wishes));
         Ok(Self { road, requests, drive, tasks, doors, socket, _lock: lock })
@@ -198,15 +203,13 @@ struct Router {
     road: Road,
     /// Ups and downs that have no plan yet.
     preparing: JoinSet<()>,
-    /// Held by the one that is worked on.
-    turn: Arc<Mutex<()>>,
     /// Looks at what is used: they change nothing, and wait for engines.
     looks: JoinSet<()>,
 }
 
 impl Router {
     fn new(road: Road) -> Self {
-        Self { road, preparing: JoinSet::new(), turn: Arc::default(), looks: JoinSet::new() }
+        Self { road, preparing: JoinSet::new(), looks: JoinSet::new() }
     }
 
     async fn run(mut self, mut wishes: mpsc::Receiver<Request>) {
@@ -224,7 +227,13 @@ impl Router {
                 }
                 Command::Run(run) => {
                     let road = self.road.clone();
-                    self.prepare(async move { road.run(*run).await }, reply);
+                    self.in_turn(async move {
+                        let unclaimed = (!run.start).then(|| run.container.clone());
+                        // Nobody is left to start what was made.
+                        if let (Err(_), Some(container)) = (reply.send(road.run(*run).await), unclaimed) {
+                            road.discard(&container).await;
+                        }
+                    });
                 }
                 Command::Usage => {
                     let road = self.road.clone();
@@ -250,11 +259,16 @@ impl Router {
     /// Works on a wish beside everything else, after what is being worked on. An `up` that is aborted before it is planned
     /// tells its asker so by the dropped reply.
     fn prepare(&mut self, work: impl Future<Output = Reply> + Send + 'static, reply: oneshot::Sender<Reply>) {
-        let turn = self.turn.clone();
+        self.in_turn(async move {
+            let _ = reply.send(work.await);
+        });
+    }
+
+    fn in_turn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        let turn = self.road.turn.clone();
         self.preparing.spawn(async move {
             let _turn = turn.lock().await;
-            let answer = work.await;
-            let _ = reply.send(answer);
+            work.await;
         });
     }
 
@@ -273,6 +287,8 @@ pub struct Road {
     paths: ProjectPaths,
     /// What the command that began all this has loaded already.
     preloaded: Arc<std::sync::Mutex<Option<(LoadRequest, Loaded)>>>,
+    /// Held by the one wish that is prepared now.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Road {
@@ -368,6 +384,7 @@ impl Road {
             slug: run.slug.clone(),
             use_aliases: run.use_aliases,
             start: run.start,
+            at_end: if run.remove { AtEnd::Removed } else { AtEnd::Kept },
         };
         self.hold().await?;
         let prepared = match wanted.plan_run(&self.engines, &one_off).await {
@@ -475,10 +492,25 @@ impl Road {
         session.is_ok_and(|session| session.snapshot.instances.values().all(|instance| instance.started.is_none()))
     }
 
-    /// A supervisor that holds nothing after a failed `up` has no reason to stay.
+    /// Removes a one-off that was made and never started.
+    pub async fn discard(&self, container: &str) {
+        let unstarted = self.engines.wasm().unstarted();
+        for spec in unstarted.iter().filter(|spec| spec.container == container) {
+            // What cannot be removed is cleared with the project.
+            let _ = self.engines.wasm().discard(spec).await;
+        }
+    }
+
+    /// Waits until nothing is prepared; nothing is until what comes back is dropped.
+    pub async fn pause(&self) -> OwnedMutexGuard<()> {
+        self.turn.clone().lock_owned().await
+    }
+
+    /// A supervisor that holds nothing, as after a failed `up`, has no reason to stay.
     pub async fn end_if_empty(&self) {
         let session = self.session(LogInterest::default()).await;
-        if session.is_ok_and(|session| session.snapshot.instances.is_empty()) {
+        let knows_nothing = session.is_ok_and(|session| session.snapshot.instances.is_empty());
+        if knows_nothing && self.engines.wasm().is_empty() {
             let _ = self.adopt(Plan::default(), Goal::Down(Vec::new())).await;
         }
     }

@@ -42,6 +42,7 @@ pub mod terminal;
 pub mod top;
 pub mod ui;
 pub mod up;
+pub mod vacancy;
 pub mod version;
 pub mod watch;
 

@@ -4,14 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::outcome::Failure;
+use super::screen::ask;
 use super::settings::Settings;
 use super::target::Target;
 use crate::control::client;
 use crate::engine::docker::Docker;
 use crate::event::{InstanceState, Kind};
 use crate::model::{InstanceName, ServiceName};
+use crate::plan;
 use crate::plan::observed::{Existing, ExistingKind, RunState};
-use crate::session::LogInterest;
+use crate::session::{Command, LogInterest, Reply};
 
 /// An instance.
 pub enum Chosen {
@@ -76,6 +78,18 @@ pub async fn instances(
             let chosen = Chosen::Guest { socket: paths.socket.clone(), instance: view.name.clone() };
             found.push((view.name.number, chosen));
         }
+    }
+    if let (Some(session), OneOffs::Taken) = (&session, one_offs) {
+        // Those that somebody is attached to are their supervisor's alone, not its loop's.
+        let running = match ask(&session.commands, Command::Usage).await.await {
+            Ok(Reply::Usage(running)) => running,
+            Ok(Reply::Settled { .. } | Reply::Refused(_)) | Err(_) => Vec::new(),
+        };
+        let guests = running.into_iter().filter(|one| one.guest.is_some());
+        let meant = guests.filter(|one| plan::is_one_off_of(&one.instance, service));
+        found.extend(
+            meant.map(|one| (u32::MAX, Chosen::Guest { socket: paths.socket.clone(), instance: one.instance })),
+        );
     }
     if target.may_use_engine(&paths) {
         let engines = settings.engines(&paths);

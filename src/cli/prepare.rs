@@ -13,7 +13,7 @@ use crate::model::{NetworkKey, Project, Resolved, ServiceName};
 use crate::net::wiring::{self, Place};
 use crate::plan::observed::Observed;
 use crate::plan::unit::Plan;
-use crate::plan::{self, Dependencies, NewModule, Orphans, Recreate, select};
+use crate::plan::{self, Count, Dependencies, NewModule, Orphans, Recreate, select};
 use crate::session::UpRequest;
 
 /// A project whose images are known: what is left needs a moment in which nothing changes.
@@ -50,6 +50,8 @@ pub async fn resolve(
     let options = ImageOptions {
         build: up.options.build,
         no_build: up.options.no_build,
+        quiet_build: up.options.quiet_build,
+        quiet_pull: up.options.quiet_pull,
         pull: up.options.pull,
         dry_run,
         environment: up.load.environment.clone(),
@@ -184,7 +186,8 @@ fn plan_options(up: &UpRequest) -> plan::Options {
             (false, true) => Recreate::Never,
             (false, false) => Recreate::Changed,
         },
-        new_module: if options.reload { NewModule::Swaps } else { NewModule::Replaces },
+        new_module: if options.no_start { NewModule::Replaces } else { NewModule::Swaps },
+        count: if options.reload { Count::AsBefore } else { Count::Declared },
         no_start: options.no_start,
         orphans: if options.remove_orphans { Orphans::Remove } else { Orphans::Warn },
         timeout: options.timeout.map(Duration::from_secs),

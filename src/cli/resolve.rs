@@ -31,6 +31,10 @@ pub struct ImageOptions {
     pub build: bool,
     /// Never build.
     pub no_build: bool,
+    /// What builds write is not told.
+    pub quiet_build: bool,
+    /// How far pulls are is not told.
+    pub quiet_pull: bool,
     /// `--pull`, where it overrides the services' own policies.
     pub pull: Option<PullPolicy>,
     /// Whether images are built and pulled at all.
@@ -83,8 +87,19 @@ pub async fn resolve(
     options: ImageOptions,
     progress: &Progress,
 ) -> Result<Resolution, Vec<(ServiceName, Failure)>> {
-    let sources = Sources::new(engines, folders, progress);
-    let resolver = Resolver { project, engines, sources, options, progress, making: Mutex::default() };
+    let quiet: Progress = {
+        let progress = progress.clone();
+        Arc::new(move |id, status, step| {
+            if step != Step::Output {
+                progress(id, status, step);
+            }
+        })
+    };
+    let told = |is_quiet: bool| if is_quiet { &quiet } else { progress };
+    let (pulling, building) = (told(options.quiet_pull), told(options.quiet_build));
+    let sources = Sources::new(engines, folders, pulling);
+    let resolver =
+        Resolver { project, engines, sources, options, progress, pulling, building, making: Mutex::default() };
     let outcomes = join_all(services.iter().map(|service| resolver.service(service))).await;
     let mut resolution = Resolution::new();
     let mut failures = Vec::new();
@@ -105,7 +120,8 @@ pub async fn glance(project: &Project, services: &[&Service], engines: &Engines,
     let silent: Progress = Arc::new(|_, _, _| {});
     let options = ImageOptions { no_build: true, pull: Some(PullPolicy::Never), ..ImageOptions::default() };
     let (sources, making) = (Sources::new(engines, folders, &silent), Mutex::default());
-    let resolver = Resolver { project, engines, sources, options, progress: &silent, making };
+    let (progress, pulling, building) = (&silent, &silent, &silent);
+    let resolver = Resolver { project, engines, sources, options, progress, pulling, building, making };
     let glances = services.iter().map(async |service| {
         let unknown = || {
             let reference = service.image.clone().unwrap_or_else(|| project.image_of(&service.name));
@@ -128,6 +144,10 @@ struct Resolver<'a> {
     sources: Sources<'a>,
     options: ImageOptions,
     progress: &'a Progress,
+    /// Where that of pulls goes.
+    pulling: &'a Progress,
+    /// And that of builds.
+    building: &'a Progress,
     /// Held by the one command of this machine that runs.
     making: Mutex<()>,
 }
@@ -221,7 +241,7 @@ impl Resolver<'_> {
         // Compilers use the whole machine; two that share a target folder would wait for each other anyway.
         let _turn = self.making.lock().await;
         (self.progress)(&id, "Building", Step::Working);
-        let output = |line: &str| (self.progress)(&id, line, Step::Output);
+        let output = |line: &str| (self.building)(&id, line, Step::Output);
         make::make(&service.name, build, &self.options.environment, &output).await?;
         (self.progress)(&id, "Built", Step::Done);
         Ok(())
@@ -296,7 +316,7 @@ impl Resolver<'_> {
     ) -> Result<Image, Failure> {
         let id = format!("Image {reference}");
         (self.progress)(&id, "Building", Step::Working);
-        let (output, label) = (self.progress.clone(), id.clone());
+        let (output, label) = (self.building.clone(), id.clone());
         let image = docker
             .build(build, reference, &move |line| output(&label, &line, Step::Output))
             .await
@@ -308,7 +328,7 @@ impl Resolver<'_> {
     async fn pull(&self, docker: &Docker, service: &Service, reference: &str) -> Result<(), (EngineError, Failure)> {
         let id = format!("Image {reference}");
         (self.progress)(&id, "Pulling", Step::Working);
-        let (output, label) = (self.progress.clone(), id.clone());
+        let (output, label) = (self.pulling.clone(), id.clone());
         let platform = service.platform.as_deref();
         docker.pull(reference, platform, &move |line| output(&label, &line, Step::Output)).await.map_err(|error| {
             let hint = match &service.build {
@@ -374,6 +394,7 @@ fn not_yet_a_module(reference: String, config: ImageConfig) -> Module {
         kind: ModuleKind::Command,
         function: None,
         root: None,
+        files: None,
         config,
     }
 }

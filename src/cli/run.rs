@@ -9,6 +9,7 @@ mod overlay;
 use std::process::ExitCode;
 
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
 
 use super::args::{PullWhen, Run};
 use super::container::{self, Manner};
@@ -22,7 +23,7 @@ use super::{detach, load, output, terminal};
 use crate::control::{client, stream};
 use crate::model::{Project, PullPolicy, ServiceName};
 use crate::session::stream::Errand;
-use crate::session::{Command, LogInterest, LogMode, RunRequest, UpOptions, UpRequest};
+use crate::session::{Command, LogInterest, LogMode, Request, RunRequest, UpOptions, UpRequest};
 use crate::supervisor::signals::Signals;
 use crate::view::console::Lines;
 use crate::view::{Followed, follow};
@@ -58,9 +59,9 @@ pub async fn run(mut settings: Settings, args: Run) -> Outcome {
     }
     settings.load.overlay = Some(overlay::of_service(&project.services[&service], &args, command, tty)?);
     let project = load::load(&settings.load).await?.project;
-    let slug = slug(&project, &service);
+    let slug = slug(project.name.as_str(), &service);
     let separator = project.separator;
-    let short = slug.get(..12).unwrap_or(&slug);
+    let short = short(&slug);
     let container = args
         .name
         .clone()
@@ -72,6 +73,7 @@ pub async fn run(mut settings: Settings, args: Run) -> Outcome {
         slug,
         use_aliases: args.use_aliases,
         start: args.detach,
+        remove: args.rm,
     };
     let paths = settings.paths.project(&project.name);
     let mut signals = Signals::listen()?;
@@ -85,20 +87,23 @@ pub async fn run(mut settings: Settings, args: Run) -> Outcome {
             let engines = settings.engines(&paths);
             let docker = engines.docker().await?;
             if args.detach {
-                output::out(&docker.container_id(&container).await?);
+                let id = docker.container_id(&container).await;
+                // It may have ended, and be gone.
+                output::out(&if args.rm { id.unwrap_or(container) } else { id? });
                 return Ok(ExitCode::SUCCESS);
             }
             let manner = Manner { input: args.interactive, tty, remove: args.rm };
             container::run(docker, &container, manner, &mut signals).await
         }
-        Runner::Supervisor if args.detach => {
+        Runner::Supervisor(_) if args.detach => {
             output::out(&container);
             Ok(ExitCode::SUCCESS)
         }
-        Runner::Supervisor => {
+        Runner::Supervisor(connection) => {
             let streams = attached(args.interactive);
             let errand = Errand::Start { container, remove: true, streams };
             let ends = stream::open(&paths.socket, errand).await?.ok_or_else(lost)?;
+            drop(connection);
             converse(ends, args.interactive, &mut signals).await
         }
     }
@@ -108,8 +113,8 @@ pub async fn run(mut settings: Settings, args: Run) -> Outcome {
 enum Runner {
     /// The Docker engine: it is a container.
     Engine,
-    /// The project's supervisor: it is a guest.
-    Supervisor,
+    /// The project's supervisor: it is a guest. What was made waits as long as this connection is open.
+    Supervisor(mpsc::Sender<Request>),
 }
 
 /// Brings the dependencies up and makes the one-off.
@@ -135,6 +140,7 @@ async fn prepare(
             detach::spawn_supervisor(paths, &project.name, interest).await?
         }
     };
+    let connection = session.commands.clone();
     carry_out(settings, session, Command::Run(Box::new(request)), signals).await?;
     // A guest is the supervisor's, a container the engine's: the engine is asked where it may have it.
     let target = super::target::Target { name: project.name.clone(), project: Some(project.clone()) };
@@ -146,7 +152,7 @@ async fn prepare(
             return Ok(Runner::Engine);
         }
     }
-    Ok(Runner::Supervisor)
+    Ok(Runner::Supervisor(connection))
 }
 
 /// The same from here, where it is all Linux; nothing where a supervisor is needed.
@@ -192,6 +198,8 @@ fn options(args: &Run, service: &ServiceName) -> UpOptions {
     UpOptions {
         services: vec![service.clone()],
         build: args.build,
+        quiet_build: args.quiet_build,
+        quiet_pull: args.quiet_pull,
         pull: pull(args.pull),
         no_deps: args.no_deps,
         remove_orphans: args.remove_orphans,
@@ -211,10 +219,15 @@ fn pull(pull: PullWhen) -> Option<PullPolicy> {
 }
 
 /// What tells a one-off from all others: 64 hex digits.
-fn slug(project: &Project, service: &ServiceName) -> String {
+fn slug(project: &str, service: &ServiceName) -> String {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    let seed = format!("{}/{service}/{}/{}.{}", project.name, std::process::id(), now.tv_sec, now.tv_nsec);
+    let seed = format!("{project}/{service}/{}/{}.{}", std::process::id(), now.tv_sec, now.tv_nsec);
     format!("{:x}", Sha256::digest(seed))
+}
+
+/// As much of it as names carry.
+fn short(slug: &str) -> &str {
+    slug.get(..12).unwrap_or(slug)
 }
 
 fn lost() -> Failure {

@@ -44,13 +44,15 @@ pub async fn converse(ends: Ends, input: bool, signals: &mut Signals) -> Outcome
             Some(Said::Ended(Ending::Exited(code))) => return Ok(exit_code(code)),
             Some(Said::Ended(Ending::Refused { message, hint })) => return Err(Failure::new(message, hint)),
             None => {
-                return Err(Failure::new(
-                    "the supervisor was lost: it ended without saying so",
-                    ["its log is in the state folder".to_owned()],
-                ));
+                return Err(lost());
             }
         }
     }
+}
+
+/// Why an errand has no end.
+pub fn lost() -> Failure {
+    Failure::new("the supervisor was lost: it ended without saying so", ["its log is in the state folder".to_owned()])
 }
 
 /// Writes at once. A reader that went away (`| head`) ends us, as it would any program.

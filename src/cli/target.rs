@@ -50,9 +50,9 @@ impl Target {
     }
 
     /// Whether the Docker engine may hold anything of it: always, unless every service says by itself that it is Wasm
-    /// and no supervisor ever noted an engine in the state folder.
+    /// and no supervisor ever noted an engine in the state folder. Of a name alone, a supervisor that is there tells it.
     pub fn may_use_engine(&self, paths: &ProjectPaths) -> bool {
-        let Some(project) = &self.project else { return true };
+        let Some(project) = &self.project else { return paths.used_engine() || !paths.socket.exists() };
         let declared = project.services.values().chain(project.disabled.values());
         declared.into_iter().any(|service| wasm_sign(service).is_none())
             || project.networks.values().any(|network| network.external)

@@ -11,7 +11,7 @@ use super::paths::ProjectPaths;
 use super::resolve::{DryRun, Step};
 use super::screen::{Screen, ask, carry_out, conclude};
 use super::settings::Settings;
-use super::watch::{self, Said, Watching};
+use super::watch::{self, Replaced, Said, Watching};
 use super::{detach, load, output, prepare};
 use crate::compose::Loaded;
 use crate::control::client;
@@ -177,7 +177,8 @@ async fn attached(
                     ender.end().await;
                 } else if let Some(begun) = begun.take() {
                     let commands = session.commands.clone();
-                    watching = Some(begun.commanding(settings, &loaded.project, commands, request.clone()));
+                    watching =
+                        Some(begun.commanding(settings, &loaded.project, commands, request.clone(), Replaced::Kept));
                 }
             }
             Followed::Until(Happened::Watched(Said::Message(text))) => console.tell(&text, jiff::Timestamp::now())?,
@@ -275,6 +276,8 @@ fn options(args: &Up) -> Result<UpOptions, Failure> {
         services: names(&args.services),
         build: args.build,
         no_build: args.no_build,
+        quiet_build: args.quiet_build,
+        quiet_pull: args.quiet_pull,
         pull: match args.pull {
             PullWhen::Policy => None,
             PullWhen::Always => Some(PullPolicy::Always),

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::acts::Acts;
+pub use self::acts::Replaced;
 use super::args::Watch as Args;
 use super::host::{Host, Use};
 use super::known::Stopped;
@@ -61,7 +62,8 @@ pub async fn watch(settings: Settings, args: Args) -> Outcome {
     let (host, mut session) = reach(&settings, &target, &project, &paths, &watching.rules).await?;
     let mut screen = Screen::new(&shown, Lines::Kept);
     let mut console = screen.console(&session)?;
-    let mut watching = watching.commanding(&settings, &project, session.commands.clone(), request);
+    let replaced = if args.prune { Replaced::Pruned } else { Replaced::Kept };
+    let mut watching = watching.commanding(&settings, &project, session.commands.clone(), request, replaced);
     let outcome = loop {
         let happened = async {
             tokio::select! {
@@ -150,6 +152,7 @@ impl Begun {
         project: &Project,
         commands: mpsc::Sender<Request>,
         request: UpRequest,
+        replaced: Replaced,
     ) -> Watching {
         let Self { rules, mut files } = self;
         let (say, said) = mpsc::channel(MESSAGES);
@@ -168,7 +171,7 @@ impl Begun {
                 }
             }
         });
-        let acts = Acts::new(settings, project, commands, request, say);
+        let acts = Acts::new(settings, project, commands, request, say, replaced);
         tasks.spawn(act(acts, rules, changed));
         Watching { said, _tasks: tasks }
     }

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::protocol::{self, Frames, FromClient, FromServer, VERSION};
+use super::visitors::Visitors;
 use crate::session::stream::Open;
 use crate::session::{Attach, LogInterest, Reply, Request, Session};
 
@@ -52,13 +53,19 @@ pub async fn serve(
     attaches: mpsc::Sender<Attach>,
     requests: mpsc::Sender<Request>,
     errands: mpsc::Sender<Open>,
+    visitors: Visitors,
 ) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, attaches.clone(), requests.clone(), errands.clone()));
+                    let visit = visitors.enter();
+                    let conversation = converse(stream, attaches.clone(), requests.clone(), errands.clone());
+                    connections.spawn(async move {
+                        let _visit = visit;
+                        conversation.await
+                    });
                 }
                 // Out of descriptors, most likely: others may end meanwhile.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,

@@ -2,6 +2,7 @@
 //!
 //! Facts come back as [`Report`]s through an [`Outlet`]. Engines know nothing of the supervisor, of events or of terminals.
 
+pub mod archive;
 pub mod docker;
 pub mod engines;
 #[cfg(test)]

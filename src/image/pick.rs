@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -188,9 +189,34 @@ impl Picker {
             ModuleError::Unsuitable { source, .. } => none(format!("`{file}`: {source}")),
             error @ ModuleError::Io { .. } => PickError::Module(error),
         })?;
+        module.files = Some(self.others(&folder, Some(&path))?);
         module.root = Some(folder);
         module.config = config;
         Ok(module)
+    }
+
+    /// SHA-256 over the files of an image but this one: names, kinds, modes, contents. They are read once.
+    fn others(&self, folder: &Path, module: Option<&Path>) -> Result<String, PickError> {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let path = self.images.join(format!("{name}.files"));
+        let list = match fs::read_to_string(&path) {
+            Ok(list) => list,
+            Err(_) => {
+                let mut lines = Vec::new();
+                list_files(folder, Path::new(""), &mut lines).map_err(io_error("reading", folder))?;
+                let list = lines.concat();
+                // Renamed into place, so that half of it is never taken for the whole.
+                let draft = self.images.join(format!(".{name}.files-{}", std::process::id()));
+                let written = fs::write(&draft, &list).and_then(|()| fs::rename(&draft, &path));
+                written.map_err(io_error("writing", &path))?;
+                list
+            }
+        };
+        let root = folder.canonicalize().map_err(io_error("reading", folder))?;
+        let own = module.and_then(|module| module.strip_prefix(root).ok()).map(shown);
+        let of_others = |line: &&str| own.as_ref().is_none_or(|own| line.split(' ').next() != Some(own));
+        let others: Vec<&str> = list.lines().filter(of_others).collect();
+        Ok(super::store::digest(others.join("\n").as_bytes()))
     }
 
     /// A module that is no file of this machine; `name` is what people call it.
@@ -212,8 +238,69 @@ impl Picker {
     }
 }
 
+/// A path without blanks and line ends, the same for no two.
+fn shown(path: &Path) -> String {
+    path.as_os_str().as_encoded_bytes().escape_ascii().to_string().replace(' ', "\\x20")
+}
+
+/// A line for each file below a folder, in the order of names: path, mode, and what is in it.
+fn list_files(root: &Path, inside: &Path, lines: &mut Vec<String>) -> io::Result<()> {
+    let mut entries = fs::read_dir(root.join(inside))?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let (path, metadata) = (inside.join(entry.file_name()), entry.metadata()?);
+        let content = if metadata.is_dir() {
+            "folder".to_owned()
+        } else if metadata.is_symlink() {
+            format!("link {}", shown(&fs::read_link(entry.path())?))
+        } else if metadata.is_file() {
+            super::store::digest(&fs::read(entry.path())?)
+        } else {
+            continue;
+        };
+        let mode = metadata.permissions().mode();
+        lines.push(format!("{} {mode:o} {content}\n", shown(&path)));
+        if metadata.is_dir() {
+            list_files(root, &path, lines)?;
+        }
+    }
+    Ok(())
+}
+
 /// A file of an image, wherever its links lead, as long as that is in the image.
 pub(super) fn contained(folder: &Path, path: &Path) -> io::Result<PathBuf> {
     let (path, root) = (path.canonicalize()?, folder.canonicalize()?);
     if path.starts_with(root) && path.is_file() { Ok(path) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_files_of_an_image_are_known_by_their_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let images = folder.path().join("images");
+        let picker =
+            Picker { content: Content::new(folder.path()), store: Store::new(folder.path()), images: images.clone() };
+        let pick = |name: &str, module: &str, note: &str| {
+            let root = images.join(name);
+            fs::create_dir_all(root.join("data")).unwrap();
+            fs::write(root.join("app.wasm"), wat::parse_str(module).unwrap()).unwrap();
+            fs::write(root.join("data/a note"), note).unwrap();
+            let config = ImageConfig { entrypoint: vec!["/app.wasm".into()], ..ImageConfig::default() };
+            let module = picker.in_folder("x", root, config, Entry::default()).unwrap();
+            (module.digest, module.files.unwrap())
+        };
+        let one = pick("1", "(module (func (export \"_start\")))", "same");
+        let other_module = pick("2", "(module (func (export \"_start\") nop))", "same");
+        let other_note = pick("3", "(module (func (export \"_start\")))", "changed");
+        assert!(one.0 != other_module.0 && one.1 == other_module.1);
+        assert!(one.0 == other_note.0 && one.1 != other_note.1);
+        assert_eq!(
+            pick("1", "(module (func (export \"_start\")))", "same"),
+            one,
+            "what was read once is not read again"
+        );
+    }
 }

@@ -167,6 +167,7 @@ fn made(reference: &str, path: PathBuf, function: Option<&str>, fact: Fact) -> M
         kind,
         function: function.map(str::to_owned),
         root: None,
+        files: None,
         config: ImageConfig::default(),
     }
 }

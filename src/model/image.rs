@@ -58,6 +58,8 @@ pub struct Module {
     pub function: Option<String>,
     /// Folder with the image's other files; the guest's private root starts as this.
     pub root: Option<PathBuf>,
+    /// SHA-256 over the image's other files, 64 hex digits; absent where there are none.
+    pub files: Option<String>,
     /// The image's own settings; empty for a local file.
     pub config: ImageConfig,
 }

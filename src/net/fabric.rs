@@ -16,6 +16,7 @@ use super::addresses::Addresses;
 use super::carrier::{Conn, HttpService};
 use super::directory::Directory;
 use super::forward::Published;
+use super::gap::Held;
 use super::listener::{Inbox, Registration};
 use super::mailbox::Mailbox;
 use crate::model::InstanceName;
@@ -52,7 +53,10 @@ pub(super) struct State {
 /// What an instance has open.
 #[derive(Debug, Default)]
 pub(super) struct Member {
-    listeners: Vec<Arc<Binding>>,
+    pub(super) listeners: Vec<Arc<Binding>>,
+    /// A program ends, and another one takes its place: what it listens with is held.
+    pub(super) gap: Option<u64>,
+    pub(super) held: Vec<Held>,
     /// Clients of published ports whose listener went before it accepted them, with the port.
     waiting: Vec<(u16, Conn)>,
     pub(super) mailboxes: Vec<Arc<Mailbox>>,
@@ -69,7 +73,7 @@ impl Drop for Member {
 
 /// A port a guest listens on.
 pub(super) struct Binding {
-    id: u64,
+    pub(super) id: u64,
     /// As asked for; the port is never 0.
     pub(super) at: SocketAddr,
     /// Takes connections from guests of this process.

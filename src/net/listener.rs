@@ -13,16 +13,33 @@ use super::fabric::{Fabric, taken_off};
 use super::places::{Place, Places, Queue};
 use crate::model::InstanceName;
 
-/// A listening port of a guest. Dropping it frees the port; published host ports stay bound.
+/// A listening port of a guest. Dropping it frees the port, unless that is in a [`super::gap`]; published host ports stay
+/// bound.
 #[derive(Debug)]
 pub struct Listener {
     local: SocketAddr,
-    kernel: Option<Acceptor>,
-    inbox: Inbox,
+    /// Let go of at the end.
+    sources: Option<Sources>,
     /// Counts what is accepted among the open sockets of the guest.
     queue: Queue,
     _place: Place,
-    /// Which source is asked first next time: a busy one starves no other.
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(sources) = self.sources.take() {
+            let fabric = sources.inbox.registration.fabric.clone();
+            fabric.let_go(self.local, sources);
+        }
+    }
+}
+
+/// Where connections come from.
+#[derive(Debug)]
+pub(super) struct Sources {
+    kernel: Option<Acceptor>,
+    inbox: Inbox,
+    /// Which one is asked first next time: a busy one starves no other.
     turn: u8,
 }
 
@@ -61,14 +78,8 @@ impl Drop for Registration {
 
 impl Listener {
     /// `place` is that of the listener itself.
-    pub(super) fn new(
-        local: SocketAddr,
-        kernel: Option<Acceptor>,
-        inbox: Inbox,
-        place: Place,
-        places: &Arc<Places>,
-    ) -> Self {
-        Self { local, kernel, inbox, queue: places.queue(), _place: place, turn: 0 }
+    pub(super) fn new(local: SocketAddr, sources: Sources, place: Place, places: &Arc<Places>) -> Self {
+        Self { local, sources: Some(sources), queue: places.queue(), _place: place }
     }
 
     /// The address the guest sees itself listening on.
@@ -79,12 +90,29 @@ impl Listener {
     /// The next connection, once the guest may have one more open.
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Conn>> {
         ready!(self.queue.poll(cx))?;
-        let conn = ready!(self.poll_sources(cx))?;
+        let sources = self.sources.as_mut().expect("they are let go of at the end");
+        let conn = ready!(sources.poll(cx))?;
         let place = self.queue.take().expect("it was polled for one");
         Poll::Ready(Ok(conn.placed(place)))
     }
+}
 
-    fn poll_sources(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Conn>> {
+impl Sources {
+    /// The container's network where there is a `kernel` listener for it, and whatever the fabric hands over.
+    pub(super) fn new(kernel: Option<Acceptor>, inbox: Inbox) -> Self {
+        Self { kernel, inbox, turn: 0 }
+    }
+
+    pub(super) fn instance(&self) -> &InstanceName {
+        &self.inbox.registration.instance
+    }
+
+    /// The number of the listener's entry in the fabric.
+    pub(super) fn id(&self) -> u64 {
+        self.inbox.registration.id
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Conn>> {
         self.turn = (self.turn + 1) % 3;
         for step in 0..3 {
             let conn = match (self.turn + step) % 3 {

@@ -16,6 +16,7 @@ mod carrier;
 mod dns;
 mod fabric;
 mod forward;
+mod gap;
 mod listener;
 mod mailbox;
 mod places;

@@ -30,7 +30,9 @@ use super::directory::Presence;
 pub use super::fabric::Fabric;
 use super::fabric::Member;
 pub use super::forward::{BoundPort, PublishError};
+pub use super::gap::Gap;
 pub use super::listener::Listener;
+use super::listener::Sources;
 use super::places::Places;
 use super::policy::{self, Pattern, Reach};
 pub use super::policy::{Bounds, Refused};
@@ -213,6 +215,9 @@ impl Stack {
         let mut at = canonical(at);
         let container = self.in_container(at.ip())?;
         let place = self.inner.places.take()?;
+        if let Some(sources) = self.inner.fabric.take_back(&self.inner.instance, at, service.as_ref()) {
+            return Ok(Listener::new(at, sources, place, &self.inner.places));
+        }
         let kernel = match container {
             Some(agent) => {
                 let listener = agent.listen(at).await?;
@@ -222,7 +227,12 @@ impl Stack {
             None => None,
         };
         let (local, inbox) = self.inner.fabric.bind(&self.inner.instance, at, service)?;
-        Ok(Listener::new(local, kernel, inbox, place, &self.inner.places))
+        Ok(Listener::new(local, Sources::new(kernel, inbox), place, &self.inner.places))
+    }
+
+    /// Begins a gap: until it is dropped, ports that the instance lets go of wait for the next one to listen there.
+    pub fn gap(&self) -> Gap {
+        self.inner.fabric.gap(&self.inner.instance)
     }
 
     /// Who makes the socket that is to be bound here: the agent, where the address is one of its container's; else nobody,

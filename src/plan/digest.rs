@@ -5,8 +5,10 @@
 //! `build`, `pull_policy`, `scale`, `deploy.replicas`, `depends_on`, `profiles`, and every `x-` key. What only wcompose
 //! knows of a Wasm service has a hash of its own, [`wasm_hash`].
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+
+use crate::model::ImageConfig;
 
 /// The order of keys in one of compose's structures.
 struct Order {
@@ -290,6 +292,20 @@ pub fn wasm_hash(module_digest: &str, x_wasm: &Value) -> String {
     write_string(module_digest, &mut text);
     write(x_wasm, None, &mut text);
     hex(&text)
+}
+
+/// What an image says of itself, as part of what a Wasm instance is made from.
+pub fn image_config(config: &ImageConfig) -> Value {
+    json!({
+        "entrypoint": config.entrypoint,
+        "command": config.command,
+        "environment": config.environment,
+        "working_dir": config.working_dir,
+        "exposed": config.exposed.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "volumes": config.volumes,
+        "stop_signal": config.stop_signal,
+        "healthcheck": config.healthcheck.as_ref().map(|check| format!("{check:?}")),
+    })
 }
 
 fn hash(element: &Value, order: &'static Order) -> String {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::label;
-use super::observed::{Existing, Observed, RunState};
+use super::observed::{Existing, ExistingKind, Observed, RunState};
 use super::unit::{Cause, Edge, Plan, Step, Unit, UnitId, Work};
 use crate::model::{Project, ServiceName};
 
@@ -112,7 +112,10 @@ fn leaves(target: Target<'_>, existing: &Existing, options: &DownOptions) -> boo
         Target::Project(project) => !existing.service.as_ref().is_some_and(|name| project.disabled.contains_key(name)),
         Target::Labels => true,
     };
+    // A guest cannot outlive its supervisor, nor can its agent be started again without.
+    let ends_anyway = existing.one_off && existing.kind != ExistingKind::Container && options.services.is_empty();
     match (declared && !existing.one_off, options.remove_orphans) {
+        _ if ends_anyway => true,
         (true, _) => named,
         (false, true) => options.services.is_empty() && (existing.one_off || undeclared),
         (false, false) => false,

@@ -29,7 +29,7 @@ use self::unit::{Action, Cause, Edge, EdgeCondition, Plan, Unit, UnitId, Work};
 use crate::model::{Condition, NetworkMode, Project, Service, ServiceName};
 pub use crate::net::wiring::Resolution;
 pub use down::{DownOptions, Target, down};
-pub use once::{OneOff, run};
+pub use once::{OneOff, is_one_off_of, run};
 pub use select::Dependencies;
 
 /// What is asked of a plan towards a project.
@@ -43,6 +43,8 @@ pub struct Options {
     pub recreate: Recreate,
     /// What becomes of a running guest of which nothing but the module changed.
     pub new_module: NewModule,
+    /// How many replicas there are to be.
+    pub count: Count,
     /// Create only.
     pub no_start: bool,
     /// What happens to containers of services that are not declared.
@@ -73,8 +75,18 @@ pub enum NewModule {
     /// It is replaced, as a container is whose image changed.
     #[default]
     Replaces,
-    /// It takes the new module while it runs. There are as many replicas as before, whatever the file says.
+    /// It takes the new module while it runs.
     Swaps,
+}
+
+/// How many replicas of a service there are to be that has some.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Count {
+    /// The declared number, or that of [`Options::scale`].
+    #[default]
+    Declared,
+    /// As many as there are.
+    AsBefore,
 }
 
 /// What happens to containers of services that are not declared.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::observed::Observed;
 use super::spec::Specs;
-use super::unit::{Action, Cause, Edge, EdgeCondition, InstanceSpec, Plan, Step, Unit, UnitId, Work};
+use super::unit::{Action, AtEnd, Cause, Edge, EdgeCondition, InstanceSpec, Plan, Step, Unit, UnitId, Work};
 use super::{Dependencies, Options, Orphans, Resolution, instance, label, orphans, plan, resources};
 use crate::model::{Condition, InstanceName, Project, ServiceName};
 
@@ -22,6 +22,8 @@ pub struct OneOff {
     pub use_aliases: bool,
     /// It is started as any instance is; otherwise whoever attaches to it does that.
     pub start: bool,
+    /// What becomes of it at its end, where it is started so; whoever attaches to it sees to that himself.
+    pub at_end: AtEnd,
 }
 
 /// The way to a one-off. `options` say what is done about its dependencies; the services they name are left out of account.
@@ -90,6 +92,12 @@ pub fn run(
     whole
 }
 
+/// Whether an instance is a one-off of a service, by its name.
+pub fn is_one_off_of(name: &InstanceName, service: &ServiceName) -> bool {
+    let rest = name.service.as_str().strip_prefix(service.as_str()).and_then(|rest| rest.strip_prefix("-run-"));
+    rest.is_some_and(|slug| slug.len() == 12 && slug.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 fn spec(specs: &Specs<'_>, resolution: &Resolution, one_off: &OneOff) -> Option<Arc<InstanceSpec>> {
     let service = specs.project.services.get(&one_off.service)?;
     let resolved = resolution.get(&one_off.service)?;
@@ -97,6 +105,7 @@ fn spec(specs: &Specs<'_>, resolution: &Resolution, one_off: &OneOff) -> Option<
     // A name of its own: the service's replicas and those of other one-offs have theirs.
     let short = one_off.slug.get(..12).unwrap_or(&one_off.slug);
     spec.name = InstanceName::new(ServiceName::new(format!("{}-run-{short}", service.name)), 1);
+    spec.at_end = if one_off.start { one_off.at_end } else { AtEnd::Kept };
     spec.labels.remove(label::NUMBER);
     spec.labels.insert(label::ONE_OFF.to_owned(), "True".to_owned());
     spec.labels.insert(label::SLUG.to_owned(), one_off.slug.clone());

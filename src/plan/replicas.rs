@@ -9,7 +9,7 @@ use super::observed::{Existing, ExistingKind, Observed, RunState};
 use super::resources::Resources;
 use super::spec::Specs;
 use super::unit::{Action, Cause, Edge, InstanceSpec, Step, Unit, UnitId, Work};
-use super::{NewModule, Recreate, down, instance};
+use super::{Count, NewModule, Recreate, down, instance};
 use crate::model::{InstanceName, Resolved, Service, ServiceName};
 use crate::net::wiring::Place;
 
@@ -57,9 +57,9 @@ pub(super) fn decide(
             (difference(specs, &spec, &existing, resources, renewed), number, existing)
         })
         .collect();
-    let scale = match specs.options.new_module {
-        NewModule::Swaps if !judged.is_empty() => judged.len() as u32,
-        NewModule::Swaps | NewModule::Replaces => specs.scale(service),
+    let scale = match specs.options.count {
+        Count::AsBefore if !judged.is_empty() => judged.len() as u32,
+        Count::AsBefore | Count::Declared => specs.scale(service),
     };
 
     // The outdated go first, then the highest numbers.
@@ -94,8 +94,8 @@ pub(super) fn decide(
     Replicas { wanted, leaving }
 }
 
-/// Whether all that differs is the module, and the instance can take the new one while it runs. A module out of an image
-/// comes with the image's files, which are the guest's root, and makes another instance.
+/// Whether all that differs is the module, and the instance can take the new one while it runs. Other files and settings of
+/// an image it came in count as what it was made from, so that they are the same.
 fn swaps(
     specs: &Specs<'_>,
     spec: &InstanceSpec,
@@ -110,7 +110,6 @@ fn swaps(
         && existing.state == RunState::Running
         && wanted_kind(spec) == existing.kind
         && existing.name == spec.container
-        && module.root.is_none()
         && existing.config_hash.as_ref() == Some(&spec.config_hash)
         && old.is_some_and(|old| old != module.digest)
         && existing.wasm_hash == old.map(|old| specs.wasm_hash(&spec.service, old))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
-use super::unit::{InstanceSpec, NetworkJoin};
+use super::unit::{AtEnd, InstanceSpec, NetworkJoin};
 use super::{Options, digest, label};
 use crate::model::{InstanceName, Project, Resolved, Service, ServiceName};
 use crate::net::wiring::{self, Place, Resolution, Wiring};
@@ -64,6 +64,7 @@ impl<'a> Specs<'a> {
             environment: wiring::environment(self.project, self.resolution, service),
             volumes: self.volumes(service),
             egress: self.egress(service),
+            at_end: AtEnd::Kept,
             name,
             container,
             config_hash,
@@ -132,9 +133,10 @@ impl<'a> Specs<'a> {
             if let Some(application) = &module.config.application {
                 settings.insert("application".into(), json!(application.digest));
             }
-            // The other files of an image are part of what runs; their folder is named by the image.
-            if let Some(name) = module.root.as_ref().and_then(|root| root.file_name()) {
-                settings.insert("files".into(), json!(name.to_string_lossy()));
+            // The other files of an image and what it says of itself are part of what runs.
+            if let Some(files) = &module.files {
+                settings.insert("files".into(), json!(files));
+                settings.insert("config".into(), digest::image_config(&module.config));
             }
         }
         let links = wiring::links(self.project, self.resolution, service);

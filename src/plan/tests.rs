@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 
 use super::observed::{Existing, ExistingKind, ExistingNetwork, ExistingVolume, Observed, RunState};
 use super::unit::{Action, InstanceSpec, Plan, Step, UnitId, Work};
-use super::{Dependencies, DownOptions, NewModule, Options, Orphans, Recreate, Resolution, Target, down, label, plan};
+use super::{
+    Count, Dependencies, DownOptions, NewModule, Options, Orphans, Recreate, Resolution, Target, down, label, plan,
+};
 use crate::model::{
     Attachment, Condition, Dependency, ExposedPort, ImageConfig, Ipam, Module, ModuleKind, Mount, MountSource, Network,
     NetworkMode, Project, Protocol, Resolved, Service, ServiceName, Volume, WasmOptions,
@@ -65,6 +67,7 @@ impl World {
             kind: ModuleKind::Http,
             function: None,
             root: None,
+            files: None,
             config: ImageConfig::default(),
         });
         self.service(name, resolved)
@@ -360,6 +363,28 @@ fn a_module_that_alone_is_new_is_swapped_where_that_is_asked_for() {
 }
 
 #[test]
+fn a_module_of_an_image_is_swapped_unless_its_other_files_or_settings_are_new() {
+    let of = |digit: &str, files: &str, command: &str| {
+        let mut world = world().wasm("web");
+        if let Some(Resolved::Wasm(module)) = world.resolution.get_mut("web") {
+            module.digest = digit.repeat(64);
+            module.root = Some(PathBuf::from(format!("/images/{digit}")));
+            module.files = Some(files.to_owned());
+            module.config.command = vec![command.to_owned()];
+        }
+        world
+    };
+    let options = Options { new_module: NewModule::Swaps, ..Options::default() };
+    let observed = carry_out(Observed::default(), &of("0", "f", "c").plan(&Observed::default(), &options));
+    let then = |world: World| world.plan(&observed, &options).to_string();
+    assert_snapshot!(then(of("0", "f", "c")), @"keep p-web-1 (running)");
+    assert_snapshot!(then(of("1", "f", "c")), @"swap the module of p-web-1 (module changed)");
+    for other in [of("1", "g", "c"), of("1", "f", "d"), of("0", "g", "c")] {
+        assert!(then(other).starts_with("recreate p-web-1"));
+    }
+}
+
+#[test]
 fn a_swap_leaves_the_number_of_replicas_alone() {
     let mut world = world().wasm("web");
     let scaled = Options { scale: BTreeMap::from([("web".into(), 2)]), ..Options::default() };
@@ -367,7 +392,7 @@ fn a_swap_leaves_the_number_of_replicas_alone() {
     if let Some(Resolved::Wasm(module)) = world.resolution.get_mut("web") {
         module.digest = "1".repeat(64);
     }
-    let options = Options { new_module: NewModule::Swaps, ..Options::default() };
+    let options = Options { new_module: NewModule::Swaps, count: Count::AsBefore, ..Options::default() };
     assert_snapshot!(world.plan(&observed, &options), @r"
     swap the module of p-web-1 (module changed)
     swap the module of p-web-2 (module changed)

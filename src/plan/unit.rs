@@ -154,6 +154,16 @@ pub struct VolumeSpec {
     pub in_process: bool,
 }
 
+/// What becomes of an instance once its run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AtEnd {
+    /// It is kept, and can be started again.
+    #[default]
+    Kept,
+    /// Its engine removes it, with its anonymous volumes; a start that fails is an end, too.
+    Removed,
+}
+
 /// Everything an engine needs to run one replica.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InstanceSpec {
@@ -184,6 +194,8 @@ pub struct InstanceSpec {
     /// Container ports of the dependencies and names it may look up are in `net::directory`; what it may reach
     /// outside its networks is here, as written (`x-wasm.egress` and `--allow-egress`).
     pub egress: Vec<String>,
+    /// What becomes of it at its end.
+    pub at_end: AtEnd,
 }
 
 impl InstanceSpec {

@@ -45,6 +45,13 @@ pub enum Errand {
         /// Take what a symbolic link leads to, where `path` is one.
         follow: bool,
     },
+    /// Remove files and folders of a guest; what is not there is done.
+    Remove {
+        /// Whose.
+        instance: InstanceName,
+        /// As the guest names them.
+        paths: Vec<String>,
+    },
     /// Unpack a tar archive from its input into a folder of a guest.
     CopyIn {
         /// Whose.

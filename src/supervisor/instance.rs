@@ -119,7 +119,7 @@ pub(super) struct Facts {
     addresses: Addresses,
     ports: Vec<PublishedPort>,
     pub(super) created: Option<Timestamp>,
-    started: Option<Timestamp>,
+    pub(super) started: Option<Timestamp>,
     pub(super) finished: Option<Timestamp>,
 }
 
@@ -130,6 +130,8 @@ pub(super) enum Next {
     Wanted(Arc<InstanceSpec>),
     /// This: the engine is at it.
     Underway(Arc<InstanceSpec>),
+    /// The same anew, in its own place: the engine is at it.
+    Anew(Arc<InstanceSpec>),
 }
 
 /// One instance.

@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::net::wiring::Place;
 use crate::plan::observed::{Existing, ExistingKind, RunState};
-use crate::plan::unit::{Action, Cause, Edge, EdgeCondition, InstanceSpec, Plan, Step, Unit, UnitId, Work};
+use crate::plan::unit::{Action, AtEnd, Cause, Edge, EdgeCondition, InstanceSpec, Plan, Step, Unit, UnitId, Work};
 
 /// A service, to be put into a plan.
 #[derive(Clone)]
@@ -22,6 +22,7 @@ pub(super) struct Draft {
     pub(super) service: Service,
     resolved: Resolved,
     edges: Vec<(InstanceName, EdgeCondition, bool)>,
+    at_end: AtEnd,
 }
 
 /// Short enough to be read in a failing case.
@@ -39,7 +40,7 @@ impl fmt::Debug for Draft {
 pub(super) fn linux(name: &str) -> Draft {
     let resolved =
         Resolved::Linux { image: format!("{name}:1"), id: "sha256:1".into(), config: ImageConfig::default() };
-    Draft { service: service(name), resolved, edges: Vec::new() }
+    Draft { service: service(name), resolved, edges: Vec::new(), at_end: AtEnd::Kept }
 }
 
 pub(super) fn wasm(name: &str) -> Draft {
@@ -51,9 +52,10 @@ pub(super) fn wasm(name: &str) -> Draft {
         kind: ModuleKind::Core,
         function: None,
         root: None,
+        files: None,
         config: ImageConfig::default(),
     });
-    Draft { service: service(name), resolved, edges: Vec::new() }
+    Draft { service: service(name), resolved, edges: Vec::new(), at_end: AtEnd::Kept }
 }
 
 impl Draft {
@@ -81,6 +83,11 @@ impl Draft {
     pub(super) fn restarting(mut self) -> Self {
         self.service.depends_on.values_mut().for_each(|dependency| dependency.restart = true);
         self
+    }
+
+    /// Its engine removes it at its end.
+    pub(super) fn removed(self) -> Self {
+        Self { at_end: AtEnd::Removed, ..self }
     }
 
     /// A module of this digest, repeated.
@@ -122,6 +129,7 @@ impl Draft {
             environment: IndexMap::new(),
             volumes: IndexMap::new(),
             egress: Vec::new(),
+            at_end: self.at_end,
         })
     }
 }

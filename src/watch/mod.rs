@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use files::{Watch, WatchError};
-pub use rules::{Action, Rule, Then, rules};
+pub use rules::{Action, Hook, Rule, Then, rules};
 
 use crate::model::ServiceName;
 

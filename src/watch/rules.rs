@@ -67,7 +67,22 @@ pub enum Then {
     /// A restart.
     Restart,
     /// A command in the container.
-    Exec(Vec<String>),
+    Exec(Hook),
+}
+
+/// A command as `exec` of a rule declares it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hook {
+    /// What, and its arguments.
+    pub command: Vec<String>,
+    /// As whom.
+    pub user: Option<String>,
+    /// With extra rights.
+    pub privileged: bool,
+    /// Where.
+    pub working_dir: Option<String>,
+    /// On top of the service's environment; without a value, a variable is taken away.
+    pub environment: Vec<(String, Option<String>)>,
 }
 
 impl Rule {
@@ -174,9 +189,7 @@ fn declared_rule(service: &Service, rule: &Value, read: &impl Fn(&Path) -> Optio
         "sync" => Action::Sync { target: target(), then: Then::Nothing },
         "sync+restart" => Action::Sync { target: target(), then: Then::Restart },
         "sync+exec" => {
-            let command = rule.pointer("/exec/command").and_then(Value::as_array);
-            let command = command.into_iter().flatten().filter_map(|word| word.as_str().map(str::to_owned)).collect();
-            Action::Sync { target: target(), then: Then::Exec(command) }
+            Action::Sync { target: target(), then: Then::Exec(hook(rule.get("exec").unwrap_or(&Value::Null))) }
         }
         _ => return None,
     };
@@ -189,6 +202,27 @@ fn declared_rule(service: &Service, rule: &Value, read: &impl Fn(&Path) -> Optio
     }
     let initial_sync = rule.get("initial_sync").or_else(|| rule.get("x-initialSync")).is_some_and(|flag| flag == true);
     Some(Rule { service: service.name.clone(), path, action, initial_sync, ignored, included: patterns("include") })
+}
+
+fn hook(declared: &Value) -> Hook {
+    let text = |key: &str| declared.get(key).and_then(Value::as_str).map(str::to_owned);
+    let words = declared.get("command").and_then(Value::as_array).into_iter().flatten();
+    let environment = declared.get("environment").and_then(Value::as_object).into_iter().flatten();
+    Hook {
+        command: words.filter_map(|word| word.as_str().map(str::to_owned)).collect(),
+        user: text("user"),
+        privileged: declared.get("privileged").is_some_and(|flag| flag == true),
+        working_dir: text("working_dir"),
+        environment: environment.map(|(name, value)| (name.clone(), scalar(value))).collect(),
+    }
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
 }
 
 /// The module of a Wasm service that is a file of the user's.
@@ -268,14 +302,21 @@ mod tests {
     #[test]
     fn actions_are_composes() {
         let action = |text: &str| {
-            let exec = json!({ "command": ["make", "all"] });
+            let environment = json!({ "A": "1", "B": null });
+            let exec = json!({ "command": ["make", "all"], "user": "me", "environment": environment });
             rule(json!({ "path": "/p", "action": text, "target": "/app/", "exec": exec })).action
         };
         let sync = |then| Action::Sync { target: "/app/".into(), then };
         assert_eq!(action("restart"), Action::Restart);
         assert_eq!(action("sync"), sync(Then::Nothing));
         assert_eq!(action("sync+restart"), sync(Then::Restart));
-        assert_eq!(action("sync+exec"), sync(Then::Exec(vec!["make".into(), "all".into()])));
+        let hook = Hook {
+            command: vec!["make".into(), "all".into()],
+            user: Some("me".into()),
+            environment: vec![("A".into(), Some("1".into())), ("B".into(), None)],
+            ..Hook::default()
+        };
+        assert_eq!(action("sync+exec"), sync(Then::Exec(hook)));
     }
 
     #[test]

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::sources::{image, image_with};
 use crate::support::http::{self, Connection};
 use crate::support::project::free_port;
+use crate::support::remotes::{Readers, Registry};
 use crate::support::{Engine, Guest, Project, eventually, holds};
 
 /// The version every guest is compiled with; others are written over it.
@@ -169,13 +171,19 @@ services:
     project.up();
     assert_eq!(project.service("api").id, before, "a later `up` has no reason to make it anew");
 
-    // The same change without a reload: these clients notice.
+    // `up` alone has the new one take over as well.
     put(&project, "relay.wasm", &version(Guest::Relay, 21));
     project.up();
     answers(port, 21);
-    let errors = load.errors();
+    assert_eq!(load.errors(), Vec::<String>::new(), "over an `up`");
+    assert_eq!(project.service("api").id, before);
+
+    // Another instance in its place: these clients notice.
+    project.run(&["up", "-d", "--force-recreate", "--no-deps", "api"]).well();
+    answers(port, 21);
+    assert_ne!(project.service("api").id, before);
+    eventually("a recreation breaks something", || holds(!load.errors().is_empty(), "nothing yet"));
     let served = load.end();
-    assert!(!errors.is_empty(), "a recreation breaks something: {served:?}");
     assert!(served.iter().all(|client| client.requests > 20), "every client was served: {served:?}");
     assert!(served[0].versions > 1 && served[4].versions > 1, "connections went over reloads: {served:?}");
 }
@@ -236,6 +244,119 @@ fn a_program_is_restarted_behind_its_port() {
     assert_eq!(load.errors(), Vec::<String>::new());
     load.end();
     assert_eq!(project.service("one").id, before);
+    watch.signal(Signal::INT);
+    watch.end();
+}
+
+#[test]
+fn new_images_of_a_service_take_over_under_load() {
+    let Some(engine) = Engine::answering() else { return };
+    let Some(registry) = Registry::serve(Readers::Anybody) else { return };
+    let (port, client, program) = (free_port(), free_port(), free_port());
+    let publish = |name: &str, guest: Guest, number: u32| {
+        let (parts, manifest) = image(&version(guest, number));
+        parts.iter().for_each(|part| drop(registry.blob(name, part)));
+        registry.tag(name, &manifest);
+    };
+    let project = Project::on(
+        &engine,
+        r#"
+services:
+  api:    { image: "${REGISTRY}/api:1", platform: wasi/wasm, pull_policy: always, ports: ["${PORT}:8080"] }
+  job:    { image: "${REGISTRY}/job:1", platform: wasi/wasm, pull_policy: always, command: [serve, "80"], ports: ["${PROGRAM}:80"] }
+  client: { image: "${PEER}", command: [serve, "80"], ports: ["${CLIENT}:80"], depends_on: [api] }
+"#,
+    )
+    .with("REGISTRY", registry.name())
+    .with("PORT", port)
+    .with("PROGRAM", program)
+    .with("CLIENT", client);
+    publish("api", Guest::Relay, 0);
+    publish("job", Guest::Peer, 0);
+    project.up();
+    answers(port, 0);
+    answers(program, 0);
+    project.ask(client, "/get/api/8080/version");
+    let before = (project.service("api").id, project.service("job").id);
+
+    let mut load = Load::new();
+    load.client("kept, from the host", kept(port, 1000));
+    load.client("new, from the host", fresh(port, "/version"));
+    load.client("slow, from the host", fresh(port, "/slow/300/done"));
+    load.client("new, from a container", fresh(client, "/get/api/8080/version"));
+    for number in 1..=10 {
+        publish("api", Guest::Relay, number);
+        project.up();
+        answers(port, number);
+    }
+    assert_eq!(load.errors(), Vec::<String>::new(), "over ten images");
+    let served = load.end();
+    assert!(served.iter().all(|client| client.requests > 5), "every client was served: {served:?}");
+
+    publish("job", Guest::Peer, 1);
+    project.up();
+    answers(program, 1);
+    let inside = project.run(&["exec", "-T", "job", "/app.wasm", "version"]).well();
+    assert_eq!(inside.stdout, "version 001\n", "the module among its files is the new one, too");
+    assert_eq!((project.service("api").id, project.service("job").id), before, "the same instances all the while");
+    project.up();
+    assert_eq!((project.service("api").id, project.service("job").id), before);
+
+    // What else is new in an image makes another instance.
+    let (parts, manifest) = image_with(&version(Guest::Relay, 11), &["WHO=new"]);
+    parts.iter().for_each(|part| drop(registry.blob("api", part)));
+    registry.tag("api", &manifest);
+    project.up();
+    answers(port, 11);
+    assert_ne!(project.service("api").id, before.0);
+    assert_eq!(project.ask(port, "/env/WHO"), "new");
+}
+
+#[test]
+fn who_connects_while_a_program_is_replaced_waits_for_the_next_one() {
+    let Some(engine) = Engine::answering() else { return };
+    let (linux, wasm, port) = (free_port(), free_port(), free_port());
+    let project = Project::on(
+        &engine,
+        r#"
+services:
+  one:   { image: ./peer.wasm, command: [serve, "80"], ports: ["${PORT}:80"] }
+  linux: { image: "${PEER}", command: [serve, "80"], ports: ["${LINUX}:80"] }
+  wasm:  { image: ./asker.wasm, command: [serve, "80"], ports: ["${WASM}:80"] }
+"#,
+    )
+    .guest(Guest::Peer)
+    .with("PORT", port)
+    .with("LINUX", linux)
+    .with("WASM", wasm);
+    put(&project, "asker.wasm", &version(Guest::Peer, 999));
+    project.up();
+    for asker in [linux, wasm] {
+        assert_eq!(project.ask(asker, "/knock/one/80/3"), "3 times");
+    }
+    let watch = project.start(&["watch", "--no-up", "one"]);
+    watch.says("Watch enabled");
+    let mut load = Load::new();
+    load.client("from a container", fresh(linux, "/knock/one/80/100"));
+    load.client("from a guest", fresh(wasm, "/knock/one/80/100"));
+    for number in 1..=5 {
+        reload(&project, port, Guest::Peer, "peer.wasm", number);
+    }
+    let before = project.service("one").id;
+    for _ in 0..3 {
+        project.run(&["restart", "one"]).well();
+        answers(port, 5);
+    }
+    assert_eq!(load.errors(), Vec::<String>::new(), "over five modules and three restarts");
+    let served = load.end();
+    assert!(served.iter().all(|client| client.requests > 1), "{served:?}");
+    assert_eq!(project.service("one").id, before);
+
+    // A port whose program was stopped is closed, as that of one that ended by itself.
+    project.run(&["stop", "one"]).well();
+    for asker in [linux, wasm] {
+        project.ask_in_vain(asker, "/knock/one/80/1");
+    }
     watch.signal(Signal::INT);
     watch.end();
 }

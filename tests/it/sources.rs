@@ -23,10 +23,15 @@ fn module() -> Vec<u8> {
 }
 
 /// An image of Wasm on scratch: its parts, its manifest.
-fn image(bytes: &[u8]) -> (Vec<Vec<u8>>, Value) {
+pub fn image(bytes: &[u8]) -> (Vec<Vec<u8>>, Value) {
+    image_with(bytes, &[])
+}
+
+/// The same with variables.
+pub fn image_with(bytes: &[u8], environment: &[&str]) -> (Vec<Vec<u8>>, Value) {
     let layer = layer(&[("app.wasm", bytes)]);
     let config = json!({
-        "os": "wasi", "architecture": "wasm", "config": { "Entrypoint": ["/app.wasm"] },
+        "os": "wasi", "architecture": "wasm", "config": { "Entrypoint": ["/app.wasm"], "Env": environment },
         "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
     });
     let config = config.to_string().into_bytes();
@@ -245,11 +250,9 @@ fn an_image_of_linux_is_no_module() {
 
 #[test]
 fn saved_images_and_layout_folders_run() {
-    let (mut parts, _) = image(&module());
-    let (config, files) = (parts.remove(0), parts.remove(0));
     let project = job("./layout");
     let folder = project.folder().join("layout");
-    layout(&project, config, CONFIG, vec![(LAYER, files)]);
+    layout_of(&project, &module());
     runs(&project, "/app.wasm");
 
     let mut saved = tar::Builder::new(Vec::new());
@@ -334,6 +337,13 @@ fn what_an_engine_built_for_linux_is_pushed_as_wasm() {
     runs(&job(&reference), "/app.wasm");
     engine.call("DELETE", &format!("/images/{reference}?force=1"));
     engine.call("DELETE", &format!("/images/{reference}-too?force=1"));
+}
+
+/// Writes an OCI layout with an image of Wasm on scratch.
+pub fn layout_of(project: &Project, bytes: &[u8]) {
+    let (mut parts, _) = image(bytes);
+    let (config, files) = (parts.remove(0), parts.remove(0));
+    layout(project, config, CONFIG, vec![(LAYER, files)]);
 }
 
 #[test]

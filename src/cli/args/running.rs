@@ -79,10 +79,10 @@ pub struct Run {
     /// Show no progress
     #[arg(short, long)]
     pub quiet: bool,
-    /// Show no progress of builds
+    /// Do not show what builds write
     #[arg(long)]
     pub quiet_build: bool,
-    /// Show no progress of pulls
+    /// Do not show how far pulls are
     #[arg(long)]
     pub quiet_pull: bool,
     /// Remove what the file no longer declares

@@ -1,23 +1,27 @@
 //! `run --image`: one Wasm image or file without a compose file, as `docker run --runtime … --platform wasi/wasm` did.
-//! It lives in this process, on a network of its own; without Docker where it is a file. Nothing of it stays.
+//! It has a project and a network of its own; no Docker where it is a file. It lives in this process, and nothing of it
+//! stays; or, detached, in a supervisor that goes with it.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::overlay::{self, Source};
-use super::{pull, slug};
+use super::{options, pull, short, slug};
 use crate::cli::args::Run;
 use crate::cli::errand;
 use crate::cli::outcome::{Failure, Outcome};
-use crate::cli::resolve::{self, DryRun, ImageOptions, Step as Work};
+use crate::cli::resolve::{self, ImageOptions, Step as Work};
+use crate::cli::screen::carry_out;
 use crate::cli::settings::Settings;
 use crate::cli::streams::{attached, converse};
-use crate::cli::{load, output};
+use crate::cli::{detach, load, output};
 use crate::engine::Engine as _;
 use crate::image::kind::is_path;
-use crate::model::{Resolved, ServiceName};
+use crate::model::{ProjectName, Resolved, ServiceName};
 use crate::plan;
-use crate::plan::unit::Work as Unit;
+use crate::plan::unit::{AtEnd, Work as Unit};
 use crate::session::stream::{Errand, pair};
+use crate::session::{Command, LogInterest, LogMode, RunRequest, UpRequest};
 use crate::supervisor::signals::Signals;
 
 /// Runs it to its end.
@@ -32,18 +36,32 @@ pub async fn run(mut settings: Settings, args: Run) -> Outcome {
     } else {
         Source::Image(image.clone())
     };
-    if args.detach {
-        return Err(Failure::new(
-            "`--image` runs in the foreground: the guest lives in this process",
-            ["for one in the background, write it into a compose file and `up -d`".to_owned()],
-        ));
-    }
+    let name = ServiceName::from("run");
+    let slug = slug(&image, &name);
     // Nothing of the folder's own compose files counts.
     settings.load.files = vec!["-".to_owned()];
     settings.load.stdin = Some(overlay::alone(&source, &args)?);
-    settings.load.project_name = Some(format!("run-{}", std::process::id()));
+    settings.load.project_name = Some(format!("run-{}", short(&slug)));
     let mut project = load::load_and_warn(&settings.load).await?.project;
-    let name = ServiceName::from("run");
+    let container = args.name.clone().unwrap_or_else(|| project.name.to_string());
+    if args.detach {
+        return detached(
+            &settings,
+            &args,
+            &project.name,
+            RunRequest {
+                up: UpRequest { load: settings.load.clone(), options: options(&args, &name) },
+                service: name,
+                container,
+                slug,
+                use_aliases: false,
+                start: true,
+                remove: args.rm,
+            },
+            &mut signals,
+        )
+        .await;
+    }
     if let Some(service) = project.services.get_mut(&name) {
         // What is named here is Wasm, whatever its name says.
         service.wasm.get_or_insert_default().egress.extend(args.allow_egress.iter().cloned());
@@ -57,8 +75,7 @@ pub async fn run(mut settings: Settings, args: Run) -> Outcome {
         Work::Working | Work::Done | Work::Output | Work::Planned => {}
     });
     let environment = settings.load.environment.clone();
-    let options =
-        ImageOptions { build: false, no_build: true, pull: pull(args.pull), dry_run: DryRun::No, environment };
+    let options = ImageOptions { no_build: true, pull: pull(args.pull), environment, ..ImageOptions::default() };
     let outcome = async {
         let services: Vec<_> = project.services.values().collect();
         let resolution = resolve::resolve(&project, &services, &engines, &paths.image_folders(), options, &progress)
@@ -67,13 +84,13 @@ pub async fn run(mut settings: Settings, args: Run) -> Outcome {
         if !resolution.get(&name).is_some_and(Resolved::is_wasm) {
             return Err(Failure::new(format!("`{image}` is no WebAssembly"), ["`docker run` runs it".to_owned()]));
         }
-        let slug = slug(&project, &name);
         let one_off = plan::OneOff {
             service: name.clone(),
-            container: args.name.clone().unwrap_or_else(|| project.name.to_string()),
+            container,
             slug,
             use_aliases: false,
             start: false,
+            at_end: AtEnd::Kept,
         };
         let observed = engines.observe_project(&project).await?;
         let plan = plan::run(&project, &resolution, &observed, &plan::Options::default(), &one_off);
@@ -91,4 +108,23 @@ pub async fn run(mut settings: Settings, args: Run) -> Outcome {
     .await;
     paths.clear();
     outcome
+}
+
+/// Leaves it behind with a supervisor of its own; prints its name, and how it is ended.
+async fn detached(
+    settings: &Settings,
+    args: &Run,
+    project: &ProjectName,
+    request: RunRequest,
+    signals: &mut Signals,
+) -> Outcome {
+    let container = request.container.clone();
+    let interest = LogInterest { mode: LogMode::Follow, tail: Some(0), ..LogInterest::default() };
+    let session = detach::spawn_supervisor(&settings.paths.project(project), project, interest).await?;
+    carry_out(settings, session, Command::Run(Box::new(request)), signals).await?;
+    output::out(&container);
+    if !args.quiet {
+        output::complain(&format!("`wcompose -p {project} logs` shows what it writes, `-p {project} down` ends it\n"));
+    }
+    Ok(ExitCode::SUCCESS)
 }

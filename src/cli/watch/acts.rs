@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -11,15 +12,19 @@ use super::Said;
 use crate::cli::outcome::Failure;
 use crate::cli::output;
 use crate::cli::paths::ProjectPaths;
+use crate::cli::pick::{self, Chosen, OneOffs};
 use crate::cli::screen::ask;
 use crate::cli::settings::Settings;
-use crate::engine::Engine as _;
+use crate::cli::target::Target;
+use crate::cli::{cp, exec};
+use crate::engine::archive::{self, Outgoing};
+use crate::engine::docker::Program;
 use crate::engine::engines::Engines;
-use crate::image::kind::wasm_sign;
-use crate::model::{MountSource, Project, ServiceName};
-use crate::plan::observed::{ExistingKind, RunState};
+use crate::model::{InstanceName, MountSource, Project, ServiceName};
+use crate::plan::observed::{Existing, RunState};
+use crate::session::stream::{Attached, Errand};
 use crate::session::{Command, Reply, Request, UpOptions, UpRequest};
-use crate::watch::{Action, Batch, Rule, Then};
+use crate::watch::{Action, Batch, Hook, Rule, Then};
 
 /// Files of an initial copy, and of a change whose files the system lost count of.
 const MOST_FILES: usize = 100_000;
@@ -31,10 +36,22 @@ pub struct Acts {
     request: UpRequest,
     say: mpsc::Sender<Said>,
     engines: Engines,
+    settings: Settings,
+    target: Target,
+    replaced: Replaced,
     /// Modules as they were when they were last acted on: a build's own module is no news after it.
     modules: BTreeMap<PathBuf, Option<(SystemTime, u64)>>,
     /// Rules whose target is mounted from the same files, told once.
     mounted: BTreeSet<usize>,
+}
+
+/// What becomes of an image that a build replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replaced {
+    /// It is removed.
+    Pruned,
+    /// It stays.
+    Kept,
 }
 
 /// What is to be done for one service, the strongest wish first.
@@ -54,6 +71,7 @@ impl Acts {
         commands: mpsc::Sender<Request>,
         request: UpRequest,
         say: mpsc::Sender<Said>,
+        replaced: Replaced,
     ) -> Self {
         let paths: ProjectPaths = settings.paths.project(&project.name);
         Self {
@@ -62,6 +80,9 @@ impl Acts {
             request,
             say,
             engines: settings.engines(&paths),
+            settings: settings.clone(),
+            target: Target { name: project.name.clone(), project: Some(project.clone()) },
+            replaced,
             modules: BTreeMap::new(),
             mounted: BTreeSet::new(),
         }
@@ -120,8 +141,30 @@ impl Acts {
     async fn rebuild(&self, service: &ServiceName) {
         self.say(format!("Rebuilding service(s) [\"{service}\"] after changes were detected...")).await;
         let options = UpOptions { build: true, no_build: false, ..self.options(service) };
+        let before = self.image(service).await;
         if self.up(service, options).await {
             self.say(format!("service(s) [\"{service}\"] successfully built")).await;
+            if let Some(before) = before {
+                self.prune(service, &before).await;
+            }
+        }
+    }
+
+    /// The id of the image that a service is built to, where there is one.
+    async fn image(&self, service: &ServiceName) -> Option<String> {
+        let declared = self.project.services.get(service).filter(|declared| declared.build.is_some())?;
+        let reference = declared.image.clone().unwrap_or_else(|| self.project.image_of(service));
+        Some(self.engines.docker().await.ok()?.image(&reference).await.ok()??.id)
+    }
+
+    /// Removes the image that was replaced, unless it has another name or something else uses it.
+    async fn prune(&self, service: &ServiceName, before: &str) {
+        if self.replaced == Replaced::Kept || self.image(service).await.is_none_or(|now| now == before) {
+            return;
+        }
+        let pruned = async { self.engines.docker().await?.prune_image(before).await };
+        if let Err(error) = pruned.await {
+            self.tell(&error.into()).await;
         }
     }
 
@@ -186,8 +229,8 @@ impl Acts {
         match then {
             Then::Nothing => false,
             Then::Restart => true,
-            Then::Exec(command) => {
-                self.execute(rule, command).await;
+            Then::Exec(hook) => {
+                self.execute(rule, hook).await;
                 false
             }
         }
@@ -214,25 +257,44 @@ impl Acts {
         let files: Vec<(PathBuf, String)> = paths.iter().filter(|path| there(path)).filter_map(target).collect();
         let gone: Vec<String> =
             paths.iter().filter(|path| !there(path)).filter_map(|path| rule.target_of(path)).collect();
-        let docker = self.engines.docker().await?;
-        for container in self.containers(&rule.service).await? {
-            docker.write_files(&container, files.clone()).await?;
-            if !gone.is_empty() {
-                let command = ["rm", "-rf", "--"].into_iter().map(str::to_owned).chain(gone.iter().cloned()).collect();
-                docker.execute(&container, command).await?;
+        for chosen in self.running(&rule.service).await? {
+            match chosen {
+                Chosen::Container { docker, name } => {
+                    docker.write_files(&name, files.clone()).await?;
+                    if !gone.is_empty() {
+                        let remove = ["rm", "-rf", "--"].into_iter().map(str::to_owned).chain(gone.iter().cloned());
+                        docker.execute(&name, &Program { command: remove.collect(), ..Program::default() }).await?;
+                    }
+                }
+                Chosen::Guest { socket, instance } => {
+                    let (to, outgoing) = archive::way();
+                    let files = files.clone();
+                    let packing =
+                        tokio::task::spawn_blocking(move || archive::of_files(&files, Outgoing::new(to))?.flush());
+                    let copy = Errand::CopyIn { instance: instance.clone(), path: "/".to_owned() };
+                    let (sent, packed) = tokio::join!(cp::send(&socket, copy, outgoing), packing);
+                    sent?;
+                    packed.map_err(io::Error::other).flatten()?;
+                    if !gone.is_empty() {
+                        let nothing = archive::way().1;
+                        cp::send(&socket, Errand::Remove { instance, paths: gone.clone() }, nothing).await?;
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    async fn execute(&self, rule: &Rule, command: &[String]) {
+    async fn execute(&self, rule: &Rule, hook: &Hook) {
         let run = async {
-            let docker = self.engines.docker().await?;
-            for container in self.containers(&rule.service).await? {
-                let (code, said) = docker.execute(&container, command.to_vec()).await?;
+            for chosen in self.running(&rule.service).await? {
+                let (code, said) = match chosen {
+                    Chosen::Container { docker, name } => docker.execute(&name, &program(hook)).await?,
+                    Chosen::Guest { socket, instance } => exec::to_end(&socket, errand(instance, hook)).await?,
+                };
                 if code != 0 {
-                    let message =
-                        format!("service `{}`: `{}` ended with exit code {code}", rule.service, command.join(" "));
+                    let command = hook.command.join(" ");
+                    let message = format!("service `{}`: `{command}` ended with exit code {code}", rule.service);
                     return Err(Failure::new(if said.is_empty() { message } else { format!("{message}: {said}") }, []));
                 }
             }
@@ -243,23 +305,10 @@ impl Acts {
         }
     }
 
-    /// The running containers of a service.
-    async fn containers(&self, service: &ServiceName) -> Result<Vec<String>, Failure> {
-        if self.project.services.get(service).is_some_and(|service| wasm_sign(service).is_some()) {
-            return Err(Failure::new(
-                format!("service `{service}` is WebAssembly: files are not copied into it"),
-                ["mount the folder (`volumes`), or let its module be built again (`action: rebuild`)".to_owned()],
-            ));
-        }
-        self.engines.docker().await?;
-        let observed = self.engines.observe(&self.project.name).await?;
-        let runs = observed.instances.into_iter().filter(|existing| {
-            existing.service.as_ref() == Some(service)
-                && !existing.one_off
-                && existing.kind == ExistingKind::Container
-                && existing.state == RunState::Running
-        });
-        Ok(runs.map(|existing| existing.id).collect())
+    /// What runs of a service.
+    async fn running(&self, service: &ServiceName) -> Result<Vec<Chosen>, Failure> {
+        let runs = |existing: &Existing| existing.state == RunState::Running;
+        pick::instances(&self.settings, &self.target, service, None, OneOffs::Left, runs).await
     }
 
     /// Whether the files are in the container anyhow.
@@ -281,6 +330,34 @@ impl Acts {
 
     async fn tell(&self, failure: &Failure) {
         self.say(output::text(failure).trim_end().to_owned()).await;
+    }
+}
+
+fn program(hook: &Hook) -> Program {
+    let entry = |(name, value): &(String, Option<String>)| match value {
+        Some(value) => format!("{name}={value}"),
+        None => name.clone(),
+    };
+    Program {
+        command: hook.command.clone(),
+        environment: hook.environment.iter().map(entry).collect(),
+        user: hook.user.clone(),
+        working_dir: hook.working_dir.clone(),
+        privileged: hook.privileged,
+        ..Program::default()
+    }
+}
+
+/// The same beside a guest, which has no users and no privileges.
+fn errand(instance: InstanceName, hook: &Hook) -> Errand {
+    let set = |(name, value): &(String, Option<String>)| Some((name.clone(), value.clone()?));
+    Errand::Exec {
+        instance,
+        command: hook.command.clone(),
+        environment: hook.environment.iter().filter_map(set).collect(),
+        working_dir: hook.working_dir.clone(),
+        detach: false,
+        streams: Attached::default(),
     }
 }
 

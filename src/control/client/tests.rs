@@ -11,6 +11,7 @@ use super::*;
 use crate::control::protocol::WINDOW;
 use crate::control::server::{listen, serve};
 use crate::control::stream;
+use crate::control::visitors::Visitors;
 use crate::event::{Event, Failure, Phase, Stamped};
 use crate::model::InstanceName;
 use crate::session::stream::{Ending, Errand, Open, Said};
@@ -40,7 +41,7 @@ impl Served {
         let (requests, commands) = mpsc::channel(4);
         let mut tasks = JoinSet::new();
         let (errands, opened) = mpsc::channel(4);
-        tasks.spawn(serve(listener, sender, requests, errands));
+        tasks.spawn(serve(listener, sender, requests, errands, Visitors::default()));
         Self { folder, attach, commands, opened, tasks }
     }
 
@@ -268,7 +269,7 @@ async fn no_supervisor_a_dead_one_and_a_foreign_one_are_told_apart() {
     let mut tasks = JoinSet::new();
     let (requests, _commands) = mpsc::channel(1);
     let (errands, _opened) = mpsc::channel(1);
-    tasks.spawn(serve(listener, attach, requests, errands));
+    tasks.spawn(serve(listener, attach, requests, errands, Visitors::default()));
     let mut stream = UnixStream::connect(&path).await.unwrap();
     protocol::send(&mut stream, &FromClient::Hello { version: 99, logs: LogInterest::default() }).await.unwrap();
     let answer = Frames::new(BufReader::new(&mut stream)).next::<FromServer>().await.unwrap();

@@ -20,6 +20,9 @@ use super::error::{failed, is_not_found, wrap};
 use super::{Docker, container};
 use crate::engine::{EngineError, ErrorKind, Result, Stream};
 
+/// Output of a program that is kept, in bytes.
+const OUTPUT: usize = 64 * 1024;
+
 /// Pieces of output as they come, each with its stream.
 pub type Pieces = Pin<Box<dyn Items<Item = Result<(Stream, Bytes)>> + Send>>;
 
@@ -152,6 +155,19 @@ impl Docker {
     pub async fn exec_code(&self, id: &str) -> Result<i64> {
         let found = self.client.inspect_exec(id).await.map_err(failed("exec", id))?;
         Ok(found.exit_code.unwrap_or(0))
+    }
+
+    /// Runs a program to its end: its exit code, and the first of what it said.
+    pub async fn execute(&self, container: &str, program: &Program) -> Result<(i64, String)> {
+        let id = self.exec(container, program).await?;
+        let mut attached = self.start_exec(&id, program.tty).await?;
+        let mut said = Vec::new();
+        while let Some(piece) = attached.output.next().await {
+            let (_, bytes) = piece?;
+            let room = OUTPUT.saturating_sub(said.len());
+            said.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
+        Ok((self.exec_code(&id).await?, String::from_utf8_lossy(&said).trim().to_owned()))
     }
 
     /// Tells a program the size of its terminal.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use bollard::Docker as Client;
 use bollard::auth::DockerCredentials;
 use bollard::models::{CreateImageInfo, HealthConfig, ImageConfig as Body, ImageInspect};
-use bollard::query_parameters::{CreateImageOptionsBuilder, PushImageOptionsBuilder};
+use bollard::query_parameters::{CreateImageOptionsBuilder, PushImageOptionsBuilder, RemoveImageOptions};
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
 
-use super::error::{is_not_found, wrap};
+use super::error::{is_conflict, is_not_found, wrap};
 use super::observe::inside_port;
 use super::{Image, ImageFacts};
 use crate::engine::{EngineError, ErrorKind, Result};
@@ -90,6 +90,22 @@ pub(super) async fn facts(client: &Client, reference: &str) -> Result<Option<Ima
         }
         Err(error) if is_not_found(&error) => Ok(None),
         Err(error) => Err(wrap("inspect image", reference, error)),
+    }
+}
+
+/// Removes an image that has no name any more and that nobody uses.
+pub(super) async fn prune(client: &Client, id: &str) -> Result<()> {
+    let named = match client.inspect_image(id).await {
+        Ok(found) => found.repo_tags.is_some_and(|tags| !tags.is_empty()),
+        Err(error) if is_not_found(&error) => return Ok(()),
+        Err(error) => return Err(wrap("inspect image", id, error)),
+    };
+    if named {
+        return Ok(());
+    }
+    match client.remove_image(id, None::<RemoveImageOptions>, None).await {
+        Err(error) if !is_not_found(&error) && !is_conflict(&error) => Err(wrap("remove image", id, error)),
+        _ => Ok(()),
     }
 }
 

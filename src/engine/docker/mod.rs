@@ -144,6 +144,11 @@ impl Docker {
         build::build(&builder, build, tag, progress).await
     }
 
+    /// Removes an image that has no name any more and that nobody uses; else it stays.
+    pub async fn prune_image(&self, id: &str) -> Result<()> {
+        image::prune(&self.client, id).await
+    }
+
     /// Writes the engine's export (`docker save`) of an image to a file.
     pub async fn export(&self, reference: &str, to: &Path) -> Result<()> {
         image::export(&self.patient(), reference, to).await
@@ -200,11 +205,6 @@ impl Docker {
     /// Writes files of this machine into a container, each to its absolute target.
     pub async fn write_files(&self, container: &str, files: Vec<(PathBuf, String)>) -> Result<()> {
         sync::write(&self.patient(), container, files).await
-    }
-
-    /// Runs a command in a container to its end: its exit code, and what it said.
-    pub async fn execute(&self, container: &str, command: Vec<String>) -> Result<(i64, String)> {
-        sync::execute(&self.patient(), container, command).await
     }
 
     /// The output that the engine kept of a container, in order; with `follow` also what comes.

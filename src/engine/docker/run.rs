@@ -27,7 +27,7 @@ use crate::engine::{EngineError, ErrorKind, Exit, Handle, Outlet, Report, Result
 use crate::model::Protocol;
 use crate::net;
 use crate::plan::observed::Health;
-use crate::plan::unit::{Addresses, InstanceSpec};
+use crate::plan::unit::{Addresses, AtEnd, InstanceSpec};
 
 /// How long an exit waits for the last lines of output, so that they are told before it.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -88,10 +88,19 @@ pub(super) async fn adopt(
 
 /// Starts a container and enters it in the directory. Shared with agents.
 pub(super) async fn launch(docker: &Docker, spec: &InstanceSpec, id: &str) -> Result<Launched> {
+    let before = docker.events.now();
     if let Err(error) = docker.client.start_container(id, None::<StartContainerOptions>).await {
         return Err(explain_start(docker, spec, wrap("start container", &spec.container, error)).await);
     }
-    let found = inspect(&docker.client, id).await?;
+    let found = match inspect(&docker.client, id).await {
+        // It ended before it could be looked at, and was not to be kept.
+        Err(error) if error.kind == ErrorKind::NotFound && spec.at_end == AtEnd::Removed => {
+            let (id, addresses) = (id.to_owned(), Addresses::new());
+            let facts = Started { id, at: before, addresses, ports: Vec::new(), health: None };
+            return Ok(Launched { facts, restarts: 0 });
+        }
+        found => found?,
+    };
     let launched = Launched { facts: facts(&found, id), restarts: restarts_before(&found) };
     docker.presences.enter(spec, id, &launched.facts.addresses);
     Ok(launched)

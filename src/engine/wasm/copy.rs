@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -20,14 +20,13 @@ use tokio::sync::mpsc;
 use super::host::Preopen;
 use super::inside::{self, Links};
 use super::{Wasm, failed};
+use crate::engine::archive::{Incoming, Outgoing};
 use crate::engine::{EngineError, ErrorKind, Result};
 use crate::model::InstanceName;
 use crate::plan::unit::InstanceSpec;
 
 /// Folders within folders that are followed.
 const DEPTH: usize = 128;
-/// Bytes of an archive that are handed on at once.
-const PIECE: usize = 64 * 1024;
 
 impl Wasm {
     /// Writes a file or folder of a guest as an archive; its entries begin with the path's last name.
@@ -41,8 +40,7 @@ impl Wasm {
         let (spec, preopens) = self.files_of(name)?;
         let work = move || {
             let links = if follow { Links::Followed } else { Links::Kept };
-            pack(&preopens, &path, links, Outgoing { to, piece: Vec::new() })
-                .map_err(|error| told("copy", &path, error))
+            pack(&preopens, &path, links, Outgoing::new(to)).map_err(|error| told("copy", &path, error))
         };
         tokio::task::spawn_blocking(work).await.map_err(|lost| failed("copy files of", &spec, lost))?
     }
@@ -50,11 +48,17 @@ impl Wasm {
     /// Unpacks an archive into a folder of a guest; where there is none, its one entry gets that name.
     pub async fn copy_in(&self, name: &InstanceName, path: String, from: mpsc::Receiver<Bytes>) -> Result<()> {
         let (spec, preopens) = self.files_of(name)?;
-        let work = move || {
-            unpack(&preopens, &path, Incoming { from, piece: Bytes::new() })
-                .map_err(|error| told("copy to", &path, error))
-        };
+        let work = move || unpack(&preopens, &path, Incoming::new(from)).map_err(|error| told("copy to", &path, error));
         tokio::task::spawn_blocking(work).await.map_err(|lost| failed("copy files to", &spec, lost))?
+    }
+
+    /// Removes files and folders of a guest; what is not there is done.
+    pub async fn remove_files(&self, name: &InstanceName, paths: Vec<String>) -> Result<()> {
+        let (spec, preopens) = self.files_of(name)?;
+        let work = move || {
+            paths.iter().try_for_each(|path| remove(&preopens, path).map_err(|error| told("remove", path, error)))
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|lost| failed("remove files of", &spec, lost))?
     }
 
     fn files_of(&self, name: &InstanceName) -> Result<(Arc<InstanceSpec>, Arc<[Preopen]>)> {
@@ -152,18 +156,11 @@ fn pack_opened(archive: &mut tar::Builder<Outgoing>, opened: OwnedFd, shown: &Pa
 }
 
 fn pack_folder(archive: &mut tar::Builder<Outgoing>, folder: &OwnedFd, shown: &Path, depth: usize) -> io::Result<()> {
-    if depth > DEPTH {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("folders lie more than {DEPTH} deep")));
-    }
+    let names = names_in(folder, depth)?;
     let mut header = header(&rustix::fs::fstat(folder)?, EntryType::Directory);
     header.set_size(0);
     archive.append_data(&mut header, shown, io::empty())?;
-    for entry in Dir::read_from(folder)? {
-        let entry = entry?;
-        let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes())).to_owned();
-        if name == Path::new(".") || name == Path::new("..") {
-            continue;
-        }
+    for name in names {
         match pack_entry(archive, folder, &name, &shown.join(&name), depth + 1) {
             // It is gone since the folder was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -200,6 +197,7 @@ fn unpack(preopens: &[Preopen], path: &str, from: Incoming) -> io::Result<()> {
         }
         Err(error) => return Err(error),
     };
+    let base = if renamed.is_some() { whole.parent().unwrap_or(&whole) } else { &whole };
     let mut archive = tar::Archive::new(from);
     for entry in archive.entries()? {
         let mut entry = entry?;
@@ -211,10 +209,80 @@ fn unpack(preopens: &[Preopen], path: &str, from: Incoming) -> io::Result<()> {
         if name.as_os_str().is_empty() {
             continue;
         }
-        unpack_entry(&folder, &name, &mut entry)?;
+        match mounted_below(preopens, preopen, base, &name) {
+            Some((mount, _)) if mount.read_only => return Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            // The mount itself stays.
+            Some((_, inner)) if inner.as_os_str().is_empty() => {}
+            Some((mount, inner)) => unpack_entry(&inside::root(mount)?, &inner, &mut entry)?,
+            None => unpack_entry(&folder, &name, &mut entry)?,
+        }
     }
     // Whoever sends it learns that all of it was read.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map(drop)
+}
+
+/// The mount that covers a name of an archive, where it is another one than the folder's; and the name in it.
+fn mounted_below<'p>(
+    preopens: &'p [Preopen],
+    own: &Preopen,
+    base: &Path,
+    name: &Path,
+) -> Option<(&'p Preopen, PathBuf)> {
+    let found = inside::place(preopens, &base.join(name)).ok()?;
+    (!std::ptr::eq(found.0, own)).then_some(found)
+}
+
+/// Removes a file or folder; of a mount, what is in it.
+fn remove(preopens: &[Preopen], path: &str) -> io::Result<()> {
+    let (preopen, rest) = inside::place(preopens, &inside::absolute(None, path))?;
+    if preopen.read_only {
+        return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+    }
+    let root = inside::root(preopen)?;
+    let Some(last) = rest.file_name() else { return remove_content(&root, 0) };
+    let above = rest.parent().unwrap_or(Path::new(""));
+    match inside::open(&root, above, FOLDER, Mode::empty(), Links::Followed) {
+        Ok(above) => remove_entry(&above, Path::new(last), 0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// An entry of a folder; a symbolic link goes itself.
+fn remove_entry(folder: &OwnedFd, name: &Path, depth: usize) -> io::Result<()> {
+    let flags = match file_type(folder, name) {
+        Ok(FileType::Directory) => {
+            let flags = FOLDER | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            remove_content(&rustix::fs::openat(folder, name, flags, Mode::empty())?, depth + 1)?;
+            AtFlags::REMOVEDIR
+        }
+        Ok(_) => AtFlags::empty(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    match rustix::fs::unlinkat(folder, name, flags) {
+        Err(error) if error != rustix::io::Errno::NOENT => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn remove_content(folder: &OwnedFd, depth: usize) -> io::Result<()> {
+    names_in(folder, depth)?.iter().try_for_each(|name| remove_entry(folder, name, depth))
+}
+
+/// What is in a folder, as long as it does not lie too deep.
+fn names_in(folder: &OwnedFd, depth: usize) -> io::Result<Vec<PathBuf>> {
+    if depth > DEPTH {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("folders lie more than {DEPTH} deep")));
+    }
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let name = PathBuf::from(OsStr::from_bytes(entry?.file_name().to_bytes()));
+        if name != Path::new(".") && name != Path::new("..") {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 fn unpack_entry(root: &OwnedFd, name: &Path, entry: &mut tar::Entry<'_, Incoming>) -> io::Result<()> {
@@ -236,7 +304,10 @@ fn unpack_entry(root: &OwnedFd, name: &Path, entry: &mut tar::Entry<'_, Incoming
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         // The guest acts with our rights: its owner can read and write what it was given.
         let opened = rustix::fs::openat(&above, last, flags, Mode::from_raw_mode(mode | 0o600))?;
-        io::copy(entry, &mut File::from(opened)).map(drop)
+        let mut file = File::from(opened);
+        io::copy(entry, &mut file)?;
+        let modified = std::time::Duration::from_secs(entry.header().mtime().unwrap_or(0));
+        file.set_modified(std::time::UNIX_EPOCH + modified)
     } else if kind.is_symlink() {
         let target = entry.link_name()?.ok_or(io::ErrorKind::InvalidData)?.into_owned();
         Ok(rustix::fs::symlinkat(&target, &above, last)?)
@@ -283,48 +354,4 @@ fn plain(name: &Path) -> io::Result<PathBuf> {
         }
     }
     Ok(plain)
-}
-
-/// An archive on its way out.
-struct Outgoing {
-    to: mpsc::Sender<Bytes>,
-    piece: Vec<u8>,
-}
-
-impl Write for Outgoing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.piece.extend_from_slice(bytes);
-        if self.piece.len() >= PIECE {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
-            return Ok(());
-        }
-        let piece = Bytes::from(std::mem::take(&mut self.piece));
-        self.to.blocking_send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-/// An archive on its way in.
-struct Incoming {
-    from: mpsc::Receiver<Bytes>,
-    piece: Bytes,
-}
-
-impl Read for Incoming {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() {
-            match self.from.blocking_recv() {
-                Some(piece) => self.piece = piece,
-                None => return Ok(0),
-            }
-        }
-        let length = self.piece.len().min(into.len());
-        into[..length].copy_from_slice(&self.piece.split_to(length));
-        Ok(length)
-    }
 }

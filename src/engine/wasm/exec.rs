@@ -73,7 +73,7 @@ impl Wasm {
             let code = tokio::select! {
                 finished = run => match finished {
                     Finished::Ended(code, _) => code,
-                    Finished::Replaced(_) => unreachable!("nobody sends a new module"),
+                    Finished::Replaced(..) => unreachable!("nobody sends a new module"),
                 },
                 // Its memory and sockets went with the future.
                 () = handed.ended() => {
@@ -121,6 +121,7 @@ impl Wasm {
                 kind,
                 function,
                 root: None,
+                files: None,
                 config: ImageConfig::default(),
             })
         };

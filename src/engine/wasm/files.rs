@@ -69,6 +69,17 @@ impl Files {
         }
     }
 
+    /// Puts a new version of a file of the image into the root, where the guest has one of that name.
+    pub fn renew(&self, from: &Path, inside: &Path) -> Result<()> {
+        let place = self::inside(&self.root(), inside).map_err(failed("renew", inside))?;
+        if !place.is_file() {
+            return Ok(());
+        }
+        let mode = fs::metadata(from).map_err(failed("read", from))?.permissions().mode();
+        let content = fs::read(from).map_err(failed("read", from))?;
+        write_file(&place, &content, mode & 0o777 | 0o600)
+    }
+
     /// Removes everything of the instance.
     pub fn remove(&self) -> Result<()> {
         match fs::remove_dir_all(&self.folder) {
@@ -144,6 +155,33 @@ impl Files {
         Ok(opened)
     }
 
+    /// Makes anew what a start brings with it: files that are copies, and what is in memory.
+    pub fn refresh(&self, spec: &InstanceSpec) -> Result<()> {
+        for (number, mount) in spec.service.mounts.iter().enumerate() {
+            match &mount.source {
+                MountSource::Bind { path, .. } if path.is_file() => {
+                    place_bind(path, &self.place(&mount.target)?, mount)?;
+                }
+                MountSource::Tmpfs { .. } => drop(self.memory(number)?),
+                MountSource::Bind { .. }
+                | MountSource::Volume { .. }
+                | MountSource::Anonymous { .. }
+                | MountSource::Other { .. } => {}
+            }
+        }
+        spec.service.configs.iter().chain(&spec.service.secrets).try_for_each(|grant| self.place_grant(grant))
+    }
+
+    /// The empty folder of a mount that is in memory.
+    fn memory(&self, number: usize) -> Result<PathBuf> {
+        let folder = self.folder.join("tmpfs").join(number.to_string());
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(failed("empty", &folder))?;
+        }
+        make_folder(&folder)?;
+        Ok(folder)
+    }
+
     /// The host's folder behind a mount, made where that is its rule.
     fn folder_of(
         &self,
@@ -185,14 +223,7 @@ impl Files {
                 fs::metadata(path).map_err(failed("mount", path))?;
                 path.clone()
             }
-            MountSource::Tmpfs { .. } => {
-                let folder = self.folder.join("tmpfs").join(number.to_string());
-                if folder.exists() {
-                    fs::remove_dir_all(&folder).map_err(failed("empty", &folder))?;
-                }
-                make_folder(&folder)?;
-                folder
-            }
+            MountSource::Tmpfs { .. } => self.memory(number)?,
             MountSource::Other { .. } => return Ok(None),
         }))
     }

@@ -24,7 +24,7 @@ use crate::engine::docker::Docker;
 use crate::engine::{Exit, Outlet, Refusal, Report, Result, Stream};
 use crate::model::{Module, ModuleKind};
 use crate::net::agent::{Agent, AgentEvent};
-use crate::net::stack::{Fabric, Listener, Refused};
+use crate::net::stack::{Fabric, Gap, Listener, Refused};
 use crate::plan::unit::InstanceSpec;
 
 /// A module that was compiled and linked: what each start begins with.
@@ -182,13 +182,16 @@ impl Work {
 pub enum Finished {
     /// With this exit code, and why.
     Ended(i64, Option<String>),
-    /// Something else takes its place; nothing of it runs any more.
-    Replaced(Swap),
+    /// Something else takes its place; nothing of it runs any more. In the gap its ports wait.
+    Replaced(Swap, Option<Gap>),
 }
 
+/// How long ports wait for the program that takes another's place to listen on them.
+const GAP: Duration = Duration::from_secs(10);
+
 impl Run {
-    /// Runs to the end. When all of it is cleaned up, `finish` learns the exit, and then the outlet.
-    pub async fn complete(self, finish: impl FnOnce(&Exit)) {
+    /// Runs to the end, and cleans up after it.
+    pub async fn complete(self) -> Exit {
         let Self { outlet, mut grants, mut work, agent, container, refusals, .. } = self;
         let Self { switch, mut swaps, ports, grace, guests, fabric, .. } = self;
         let output = grants.output.clone();
@@ -210,18 +213,29 @@ impl Run {
                 Work::Service(server, listeners) => {
                     match server.serve(listeners, switch.watch(), &mut swaps, grace).await {
                         Served::Ended(signal, reason) => Finished::Ended(128 + i64::from(signal), reason),
-                        Served::Replaced(swap) => Finished::Replaced(swap),
+                        Served::Replaced(swap) => Finished::Replaced(swap, None),
                     }
                 }
             };
-            let Swap { template, identity, done } = match finished {
+            let (Swap { template, identity, between, done }, gap) = match finished {
                 Finished::Ended(code, reason) => break (code, reason),
-                Finished::Replaced(swap) => swap,
+                Finished::Replaced(swap, gap) => (swap, gap),
             };
+            if let Some(between) = between {
+                match tokio::task::spawn_blocking(between).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => output.line(Stream::Stderr, format!("wcompose: {error}")),
+                    Err(lost) => output.line(Stream::Stderr, format!("wcompose: {lost}")),
+                }
+            }
             grants = Arc::new(grants.renewed(identity));
             match Work::begin(template, &grants, &guests, &ports).await {
                 // Whoever asked may have given up.
                 Ok(next) => {
+                    helpers.spawn(async move {
+                        tokio::time::sleep(GAP).await;
+                        drop(gap);
+                    });
                     work = next;
                     let _ = done.send(Ok(()));
                 }
@@ -250,9 +264,7 @@ impl Run {
             // waits until it knows, and cannot change the code of a process that has exited.
             let _ = docker.kill_agent(&spec).await;
         }
-        let exit = Exit { code, at: Timestamp::now(), reason, restarting: false };
-        finish(&exit);
-        outlet.report(Report::Exited(exit)).await;
+        Exit { code, at: Timestamp::now(), reason, restarting: false }
     }
 }
 
@@ -265,7 +277,7 @@ pub async fn run_program(
     guests: &Runtime,
     swaps: &mut mpsc::Receiver<Swap>,
 ) -> Finished {
-    let output = grants.output.clone();
+    let (output, stack) = (grants.output.clone(), grants.stack.clone());
     let mut watch = switch.watch();
     let mut task = JoinSet::new();
     let (turns, meter) = (grants.turns.clone(), grants.meter.clone());
@@ -295,8 +307,9 @@ pub async fn run_program(
             }
         }
         Some(swap) = swaps.recv() => {
+            let gap = stack.gap();
             task.shutdown().await;
-            Finished::Replaced(swap)
+            Finished::Replaced(swap, Some(gap))
         }
     }
 }

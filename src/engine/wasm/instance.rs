@@ -173,6 +173,11 @@ impl Instance {
         self.template = template;
     }
 
+    /// Its program began anew in the same run.
+    pub fn restarted(&mut self) {
+        self.started = Some(Timestamp::now());
+    }
+
     /// The run ended.
     pub fn finish(&mut self, exit: &Exit) {
         self.life = Life::Exited;

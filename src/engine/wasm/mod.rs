@@ -47,7 +47,7 @@ mod volume;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -73,13 +73,13 @@ pub use self::steer::deadly_signal;
 use self::threads::Threads;
 use self::turns::Turns;
 use super::docker::Docker;
-use super::{Engine, EngineError, ErrorKind, Handle, Outlet, Report, Result, Started};
+use super::{Engine, EngineError, ErrorKind, Exit, Handle, Outlet, Report, Result, Started};
 use crate::model::{InstanceName, Module, ProjectName, Resolved, ServiceName};
 use crate::net::agent::Agent;
 use crate::net::stack::{BoundPort, Conn, Fabric, Families, NetError, PublishError, Stack, StackNetwork, StackSpec};
 use crate::net::wiring::Place;
 use crate::plan::observed::{Existing, ExistingKind, ExistingNetwork, Health, Observed};
-use crate::plan::unit::{Addresses, InstanceSpec, NetworkSpec, Step};
+use crate::plan::unit::{Addresses, AtEnd, InstanceSpec, NetworkSpec, Step};
 
 /// Refusals that wait to be told.
 const REFUSALS: usize = 64;
@@ -112,6 +112,8 @@ pub struct Wasm {
     /// What guests keep in memory by `wasi:keyvalue`, for as long as an instance of their service is there.
     values: Mutex<BTreeMap<ServiceName, Arc<Memory>>>,
     runs: TaskTracker,
+    /// For what is done at the end of a run.
+    own: Weak<Self>,
 }
 
 impl Wasm {
@@ -123,7 +125,7 @@ impl Wasm {
         agents: AgentWay,
     ) -> Arc<Self> {
         let compiled = Compiled::new(Compiler::new(&folders.cache));
-        Arc::new(Self {
+        Arc::new_cyclic(|own| Self {
             folders,
             fabric,
             docker,
@@ -134,6 +136,7 @@ impl Wasm {
             networks: Mutex::default(),
             values: Mutex::default(),
             runs: TaskTracker::new(),
+            own: own.clone(),
         })
     }
 
@@ -398,6 +401,7 @@ impl Wasm {
             compiled: self.compiled.clone(),
             instances: self.instances.clone(),
             swaps,
+            files: self.files(spec),
             output: grants.output.clone(),
             turn: Arc::default(),
         };
@@ -424,17 +428,27 @@ impl Wasm {
             (instance.started(), handed)
         };
         outlet.report(Report::Started(started)).await;
-        let (instances, name) = (self.instances.clone(), spec.name.clone());
+        let (wasm, spec) = (self.own.clone(), spec.clone());
         drop(self.runs.spawn(async move {
-            let exit = run.complete(|exit| {
-                if let Some(instance) = instances.lock().expect("no panic while it is held").get_mut(&name) {
-                    instance.finish(exit);
-                }
-            });
-            exit.await;
+            let exit = run.complete().await;
+            if let Some(wasm) = wasm.upgrade() {
+                wasm.finish(&spec, &exit).await;
+            }
+            outlet.report(Report::Exited(exit)).await;
             ended.send_replace(true);
         }));
         Ok(Box::new(handed))
+    }
+
+    /// A run ended: what is not kept goes before anybody learns of it.
+    async fn finish(&self, spec: &InstanceSpec, exit: &Exit) {
+        if let Some(instance) = self.lock().get_mut(&spec.name) {
+            instance.finish(exit);
+        }
+        if spec.at_end == AtEnd::Removed {
+            // Nobody is left to tell: what stays is cleared with the project.
+            let _ = self.discard(spec).await;
+        }
     }
 
     async fn adopt_created(&self, spec: &Arc<InstanceSpec>) -> Result<()> {
@@ -509,7 +523,11 @@ impl Engine for Wasm {
     }
 
     async fn start(&self, spec: Arc<InstanceSpec>, outlet: Outlet) -> Result<Box<dyn Handle>> {
-        self.run(&spec, outlet, None).await
+        let started = self.run(&spec, outlet, None).await;
+        if started.is_err() && spec.at_end == AtEnd::Removed {
+            let _ = self.discard(&spec).await;
+        }
+        started
     }
 
     /// Only a guest of this process can run already; its lines go on to the outlet of its start.

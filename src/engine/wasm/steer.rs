@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attached::Ends;
-use super::instance::Instance;
+use super::instance::{Instance, Life};
 use super::{Wasm, stop};
 use crate::engine::{Engine as _, Handle, Outlet, Result};
 use crate::model::{InstanceName, ProjectName, Usage};
@@ -36,6 +36,18 @@ impl Wasm {
         ends: Ends,
     ) -> Result<Box<dyn Handle>> {
         self.run(spec, outlet, Some(ends)).await
+    }
+
+    /// One-offs that were created and not started yet.
+    pub fn unstarted(&self) -> Vec<Arc<InstanceSpec>> {
+        let instances = self.lock();
+        let waits = |instance: &&Instance| instance.life == Life::Created && instance.spec.is_one_off();
+        instances.values().filter(waits).map(|instance| instance.spec.clone()).collect()
+    }
+
+    /// Whether anything was created and is not removed yet.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
     }
 
     /// Removes what was created, and all that is left of it.

@@ -189,6 +189,11 @@ impl Core {
                 if !instance.killed {
                     moved |= instance.send_kill("SIGKILL", true, turn);
                 }
+            } else if instance.is_restarting_in_place() {
+                continue;
+            } else if self.can_restart_in_place(instance) {
+                self.instances[index].begin_again(turn);
+                moved = true;
             } else if !self.has_leaving_dependents(&instance.spec.name) {
                 self.instances.at_mut(index).begin_stop(turn);
                 moved = true;
@@ -332,7 +337,7 @@ impl Instance {
 
     fn begin(&mut self, announce: Option<&'static str>, turn: &mut Turn) {
         // What it was to become while it ran, it is from its start; an answer about an earlier attempt is not heard.
-        if let Some(Next::Wanted(spec) | Next::Underway(spec)) = self.next.take() {
+        if let Some(Next::Wanted(spec) | Next::Underway(spec) | Next::Anew(spec)) = self.next.take() {
             self.respecify(spec);
         }
         self.attempt.0 += 1;

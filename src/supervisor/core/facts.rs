@@ -6,7 +6,7 @@ use crate::engine::report::{Attempt, ErrorKind, Exit, Report, Started, Tagged};
 use crate::event::{Event, Failure};
 use crate::model::InstanceName;
 use crate::plan::observed::Health;
-use crate::plan::unit::{Step, UnitId};
+use crate::plan::unit::{AtEnd, Step, UnitId};
 use crate::supervisor::health::Monitor;
 use crate::supervisor::instance::{Instance, Origin, Problem, State, Wish};
 
@@ -50,7 +50,7 @@ impl Core {
                 State::Idle | State::Exited { .. } | State::Backoff { .. } => {}
             },
             Report::Restarted(started) => instance.restarted(started, ending, turn),
-            Report::Removed if replaced => {}
+            Report::Removed if replaced || instance.spec.at_end == AtEnd::Removed => {}
             Report::Removed => instance.vanished(),
             Report::Refused(refusal) => turn.emit(Event::Refused {
                 instance: tagged.instance,
@@ -204,6 +204,13 @@ impl Instance {
         if let Some(exit) = exit {
             self.exited(exit, ending, turn);
         }
+    }
+
+    /// It was restarted in its own place.
+    pub(super) fn runs_anew(&mut self, turn: &Turn) {
+        self.facts.started = Some(turn.now.at);
+        self.last_probe = None;
+        self.runs(turn);
     }
 
     fn runs(&mut self, turn: &Turn) {

@@ -1,13 +1,13 @@
-//! New modules for instances that run: the engine is asked once at a time for each, and whatever ends meanwhile starts as what it
-//! was to become.
+//! What a running instance becomes in its own place: one with a new module, or a program anew. The engine is asked once at a
+//! time for each, and whatever ends meanwhile starts as what it was to become.
 
 use std::sync::Arc;
 
-use super::{Core, Effect, Turn};
+use super::{Core, Effect, StepState, Turn};
 use crate::engine::report::Attempt;
 use crate::event::{Event, Failure};
 use crate::model::{InstanceName, Resolved};
-use crate::plan::unit::InstanceSpec;
+use crate::plan::unit::{InstanceSpec, UnitId};
 use crate::supervisor::instance::{Instance, Next, Problem, State, Wish};
 
 impl Core {
@@ -47,10 +47,14 @@ impl Core {
         turn: &mut Turn,
     ) {
         let Some(instance) = self.current(name, attempt) else { return };
-        if !matches!(&instance.next, Some(Next::Underway(under_way)) if Arc::ptr_eq(under_way, spec)) {
-            return;
+        match &instance.next {
+            Some(Next::Underway(under_way)) if Arc::ptr_eq(under_way, spec) => instance.next = None,
+            Some(Next::Anew(under_way)) if Arc::ptr_eq(under_way, spec) => {
+                instance.next = None;
+                return self.began_again(name, result, turn);
+            }
+            Some(Next::Wanted(_) | Next::Underway(_) | Next::Anew(_)) | None => return,
         }
-        instance.next = None;
         match result {
             Ok(()) => {
                 instance.respecify(Arc::clone(spec));
@@ -69,6 +73,51 @@ impl Core {
                 if let (Wish::Run, State::Exited { .. }) = (instance.wish, &instance.state) {
                     instance.rouse();
                 }
+            }
+        }
+    }
+
+    /// Whether what is to be restarted can go on in its own place, its ports open all the while: a program that nothing which
+    /// is to be stopped or restarted as well depends on, or is depended on by. A component may have requests that hang: it
+    /// is stopped.
+    pub(super) fn can_restart_in_place(&self, instance: &Instance) -> bool {
+        let name = &instance.spec.name;
+        let is_program = match &instance.spec.resolved {
+            Resolved::Wasm(module) => !module.kind.is_http() || module.function.is_some(),
+            Resolved::Linux { .. } => false,
+        };
+        let leads_to = |from: &Instance, to: &InstanceName| {
+            from.after.iter().any(|edge| matches!(&edge.on, UnitId::Instance(on) if on == to))
+        };
+        let is_tied = |other: &Instance| {
+            other.spec.name != *name
+                && other.wish != Wish::Run
+                && (leads_to(other, name) || leads_to(instance, &other.spec.name))
+        };
+        let made = self.steps.get(&UnitId::Create(name.clone()));
+        is_program
+            && instance.wish == Wish::Again
+            && matches!(instance.state, State::Running { paused: false, .. })
+            && instance.next.is_none()
+            && made.is_none_or(|unit| matches!(unit.state, StepState::Done))
+            && !self.instances.values().any(is_tied)
+    }
+
+    /// The engine's answer about a restart in place.
+    fn began_again(&mut self, name: &InstanceName, result: Result<(), Problem>, turn: &mut Turn) {
+        let Some(instance) = self.instances.get_mut(name) else { return };
+        if instance.wish != Wish::Again || !matches!(instance.state, State::Running { .. }) {
+            return;
+        }
+        instance.wish = Wish::Run;
+        match result {
+            Ok(()) => {
+                instance.runs_anew(turn);
+                turn.ended(instance.label(), "Started");
+            }
+            Err(problem) => {
+                turn.failed(instance.label(), &problem);
+                self.fail_requests(name, &problem);
             }
         }
     }
@@ -111,6 +160,23 @@ impl Instance {
         }
     }
 
+    /// Asks for a restart in its own place.
+    pub(super) fn begin_again(&mut self, turn: &mut Turn) {
+        self.next = Some(Next::Anew(Arc::clone(&self.spec)));
+        self.grace = None;
+        turn.began(self.label(), "Restarting");
+        turn.effects.push(Effect::Replace {
+            instance: self.spec.name.clone(),
+            attempt: self.attempt,
+            spec: Arc::clone(&self.spec),
+        });
+    }
+
+    /// Whether it is restarted in its own place now.
+    pub(super) fn is_restarting_in_place(&self) -> bool {
+        self.wish == Wish::Again && matches!(self.next, Some(Next::Anew(_)))
+    }
+
     /// Whether it runs and is to go on.
     fn runs_on(&self) -> bool {
         self.wish == Wish::Run && matches!(self.state, State::Running { .. })
@@ -119,6 +185,6 @@ impl Instance {
     /// Whether its engine is at something with it.
     pub(super) fn is_moving(&self) -> bool {
         matches!(self.state, State::Starting { .. } | State::Stopping { .. })
-            || matches!(self.next, Some(Next::Underway(_)))
+            || matches!(self.next, Some(Next::Underway(_) | Next::Anew(_)))
     }
 }

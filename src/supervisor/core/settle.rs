@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::advance::Gate;
 use super::{Core, Effect, Hold, Lifetime, StepState, Turn};
 use crate::event::{Event, Failure, InstanceView, Phase};
-use crate::plan::unit::UnitId;
+use crate::model::InstanceName;
+use crate::plan::unit::{AtEnd, UnitId};
 use crate::supervisor::instance::{Instance, Origin, State, Wish, spoken};
 use crate::supervisor::request::{Aim, Request};
 
@@ -51,6 +52,7 @@ impl Core {
             turn.emit(Event::Settled { request: request.id, failures: failures.clone() });
             turn.effects.push(Effect::Reply { request: request.id, failures });
         }
+        self.forget_removed(turn);
         if self.phase == Phase::Starting && self.adopted && !self.requests.iter().any(|request| request.aim == Aim::Up)
         {
             self.turn_phase(Phase::Running, turn);
@@ -65,6 +67,21 @@ impl Core {
         if over && quiet && self.requests.is_empty() && self.is_spent() {
             self.turn_phase(Phase::Stopped, turn);
             turn.effects.push(Effect::Done);
+        }
+    }
+
+    /// What its engine removes at its end is not known any more once whoever waits for it was told how it ended.
+    fn forget_removed(&mut self, turn: &mut Turn) {
+        let gone = |(name, instance): &(&InstanceName, &Instance)| {
+            let ended = matches!(instance.state, State::Exited { .. } | State::Failed { .. });
+            let awaited = self.requests.iter().any(|request| request.instances.contains(*name));
+            instance.spec.at_end == AtEnd::Removed && ended && !awaited
+        };
+        let gone: Vec<InstanceName> = self.instances.iter().filter(gone).map(|(name, _)| name.clone()).collect();
+        for name in gone {
+            self.instances.shift_remove(&name);
+            turn.effects.push(Effect::Forget { instance: name.clone() });
+            turn.emit(Event::Removed { instance: name });
         }
     }
 

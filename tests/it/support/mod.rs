@@ -13,6 +13,7 @@ pub mod process;
 pub mod project;
 pub mod python;
 pub mod remotes;
+pub mod terminal;
 pub mod tokens;
 
 use std::fmt::Display;

@@ -26,7 +26,7 @@ use self::networks::to_map;
 pub(super) use self::networks::{endpoint, joined_later, network, volume};
 use crate::engine::{EngineError, ErrorKind, Result};
 use crate::model::{HealthTest, Healthcheck, Logging, Resolved, Restart, Service, ServiceName};
-use crate::plan::unit::InstanceSpec;
+use crate::plan::unit::{AtEnd, InstanceSpec};
 
 /// Label on a container that was made in place of another.
 pub(super) const REPLACE_LABEL: &str = "com.docker.compose.replace";
@@ -110,6 +110,7 @@ pub(super) fn container(spec: &InstanceSpec, context: &Context) -> Result<Contai
         extra_hosts: (!service.extra_hosts.is_empty())
             .then(|| service.extra_hosts.iter().map(|(name, address)| format!("{name}:{address}")).collect()),
         runtime: service.runtime.clone(),
+        auto_remove: (spec.at_end == AtEnd::Removed).then_some(true),
         ..HostConfig::default()
     };
     resources::fill(&mut host, service);

@@ -11,7 +11,7 @@ use crate::model::{
     Service, Volume, VolumeKey,
 };
 use crate::net::wiring::Place;
-use crate::plan::unit::{InstanceSpec, NetworkJoin, NetworkSpec, VolumeSpec};
+use crate::plan::unit::{AtEnd, InstanceSpec, NetworkJoin, NetworkSpec, VolumeSpec};
 
 /// A service that says nothing.
 pub(in crate::engine::docker) fn service(name: &str) -> Service {
@@ -40,6 +40,7 @@ pub(in crate::engine::docker) fn spec(project: &str, service: Service) -> Instan
         environment: IndexMap::new(),
         volumes: IndexMap::new(),
         egress: Vec::new(),
+        at_end: AtEnd::Kept,
         container,
         name,
         service: Arc::new(service),
@@ -106,6 +107,7 @@ pub(in crate::engine::docker) fn module() -> Resolved {
         kind: ModuleKind::Http,
         function: None,
         root: None,
+        files: None,
         config: ImageConfig::default(),
     })
 }

@@ -20,7 +20,7 @@ use crate::image::store::Store;
 use crate::model::{NetworkKey, Service, ServiceName, WasmOptions};
 use crate::net::directory::Directory;
 use crate::plan::observed::RunState;
-use crate::plan::unit::NetworkJoin;
+use crate::plan::unit::{AtEnd, NetworkJoin};
 
 /// Nothing here takes this long unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -136,6 +136,7 @@ fn spec(name: &str, module: Module) -> InstanceSpec {
         environment: IndexMap::new(),
         volumes: IndexMap::new(),
         egress: Vec::new(),
+        at_end: AtEnd::Kept,
     }
 }
 

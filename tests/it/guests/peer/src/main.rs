@@ -9,7 +9,7 @@
 //!   peer VERB ARGUMENT…    one deed; its result goes to standard output
 
 use std::fmt::Write as _;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
@@ -71,6 +71,7 @@ fn act(words: &[&str]) -> io::Result<String> {
         ["dns", server, name, kind] => dns(server, name, kind),
         ["dns-over-tcp", server, name, kind] => dns_over_tcp(server, name, kind),
         ["get", host, port, path @ ..] => get(host, port, &path.join("/")),
+        ["knock", host, port, count] => knock(host, number(port)? as u16, number(count)?),
         ["rounds", host, port, count] => rounds(host, port, number(count)? as usize),
         ["read", path] => fs::read_to_string(path),
         ["write", path, text] => fs::write(path, text).map(|()| "written".to_owned()),
@@ -92,6 +93,14 @@ fn act(words: &[&str]) -> io::Result<String> {
             }
             Ok("counted".to_owned())
         }
+        ["terminals"] => Ok(terminals()),
+        ["echo-lines"] => {
+            println!("{}", terminals());
+            for line in io::stdin().lines() {
+                println!("heard {}", line?);
+            }
+            Ok("heard all".to_owned())
+        }
         ["sleep", seconds] => {
             thread::sleep(Duration::from_secs(number(seconds)?));
             Ok("awake".to_owned())
@@ -106,6 +115,12 @@ fn act(words: &[&str]) -> io::Result<String> {
         },
         _ => Err(io::Error::other(format!("no such deed: {words:?}"))),
     }
+}
+
+/// Which of the standard streams are a terminal.
+fn terminals() -> String {
+    let (input, output, errors) = (io::stdin().is_terminal(), io::stdout().is_terminal(), io::stderr().is_terminal());
+    format!("stdin {input}, stdout {output}, stderr {errors}")
 }
 
 /// Two frames with names of their own, for the backtrace.
@@ -156,6 +171,15 @@ fn again(host: &str, port: &str, count: u64, path: &str) -> io::Result<String> {
         }
     }
     Ok(answers.join(","))
+}
+
+/// So many connections, one after the other, none of which may be refused.
+fn knock(host: &str, port: u16, count: u64) -> io::Result<String> {
+    for turn in 0..count {
+        TcpStream::connect((host, port)).map_err(|error| io::Error::other(format!("connection {turn}: {error}")))?;
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(format!("{count} times"))
 }
 
 /// The body of one answer with status 200; the connection stays.
