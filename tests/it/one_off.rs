@@ -49,7 +49,7 @@ services:
         // One that goes on is there until it is ended, by whomever.
         let outcome = project.run(&["run", "-d", "--rm", "--name", &name, service, "sleep", "600"]).well();
         assert!(!outcome.stdout.trim().is_empty(), "its id or name: {outcome}");
-        assert_eq!(names(), [name.clone()], "{service}");
+        assert_eq!(names(), std::slice::from_ref(&name), "{service}");
         engine.call("POST", &format!("/containers/{name}/kill"));
         eventually(&format!("the one-off of {service} goes"), || holds(names().is_empty(), names().join(" ")));
         nobody_supervises(&project);
@@ -89,7 +89,8 @@ fn a_client_that_dies_leaves_no_supervisor_and_no_guest() {
         });
         found
     };
-    let moments: [(&str, &dyn Fn(&Project) -> bool); 3] = [
+    type Moment<'m> = (&'m str, &'m dyn Fn(&Project) -> bool);
+    let moments: [Moment<'_>; 3] = [
         ("there is a supervisor", &socket),
         ("it is being made", &|project| socket(project) && guests(project) > 0),
         ("it runs", &|project| project.run(&["stats", "--no-stream"]).stdout.contains("api")),
