@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -12,8 +13,8 @@ use super::guest::Template;
 use super::host::Grants;
 use super::reload::Reloader;
 use super::spec;
-use super::stop::{Effect, SIGTERM, Switch, effect};
-use crate::engine::{Exit, Started};
+use super::stop::{Effect, SIGKILL, SIGTERM, Switch, effect};
+use crate::engine::{EngineError, ErrorKind, Exit, Handle, Result, Started};
 use crate::model::{HealthTest, Usage};
 use crate::net::agent::Agent;
 use crate::net::stack::BoundPort;
@@ -281,5 +282,39 @@ impl Instance {
         let declared = self.spec.service.healthcheck.as_ref().or(self.spec.resolved.config().healthcheck.as_ref());
         let tested = declared.and_then(|check| check.test.as_ref()).is_some_and(|test| *test != HealthTest::Disabled);
         tested || self.spec.service.wasm.as_ref().is_some_and(|options| options.health_http.is_some())
+    }
+}
+
+#[async_trait]
+impl Handle for Handed {
+    async fn stop(&self, grace: Option<Duration>) -> Result<()> {
+        match self.signal {
+            SIGKILL => self.switch.kill(SIGKILL, None),
+            signal => self.switch.stop(grace.unwrap_or(self.grace), signal),
+        }
+        self.ended().await;
+        Ok(())
+    }
+
+    async fn replace(&self, spec: Arc<InstanceSpec>) -> Result<()> {
+        self.reloader.reload(&spec).await
+    }
+
+    fn tell_health(&self, health: Health) {
+        if let Some(agent) = &self.agent {
+            agent.set_health(health == Health::Healthy);
+        }
+    }
+
+    async fn kill(&self, signal: &str) -> Result<()> {
+        match effect(signal) {
+            Effect::Ends(SIGKILL) => self.switch.kill(SIGKILL, None),
+            Effect::Ends(number) => self.switch.stop(self.grace, number),
+            Effect::Nothing => {}
+            Effect::Unknown => {
+                return Err(EngineError::new(ErrorKind::Invalid, "signal", signal, "there is no such signal"));
+            }
+        }
+        Ok(())
     }
 }

@@ -19,6 +19,7 @@ mod guest;
 mod host;
 mod inside;
 mod instance;
+mod launch;
 mod limits;
 mod linkers;
 mod meter;
@@ -51,38 +52,25 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::OnceCell;
 use tokio_util::task::TaskTracker;
 
 pub use self::agents::AgentWay;
 use self::agents::{Way, existing_agent};
-use self::attached::{Ends, Stdin};
 use self::compile::Compiler;
-use self::extras::Extras;
-use self::extras::keyvalue::{self, Memory};
-use self::extras::redis::Redis;
+use self::extras::keyvalue::Memory;
 use self::files::Files;
-use self::guest::{Compiled, Run, Template, Work};
-use self::host::Grants;
-use self::instance::{Handed, Instance, Life, Running};
-use self::limits::{Budget, Limits};
-use self::meter::Meter;
-use self::output::Output;
-use self::reload::Reloader;
+use self::guest::Compiled;
+use self::instance::{Instance, Life};
 pub use self::steer::deadly_signal;
 use self::threads::Threads;
-use self::turns::Turns;
 use super::docker::Docker;
-use super::{Engine, EngineError, ErrorKind, Exit, Handle, Outlet, Report, Result, Started};
+use super::{Engine, EngineError, ErrorKind, Handle, Outlet, Report, Result};
 use crate::model::{InstanceName, Module, ProjectName, Resolved, ServiceName};
-use crate::net::agent::Agent;
-use crate::net::stack::{BoundPort, Conn, Fabric, Families, NetError, PublishError, Stack, StackNetwork, StackSpec};
+use crate::net::stack::{BoundPort, Conn, Fabric, NetError, PublishError};
 use crate::net::wiring::Place;
-use crate::plan::observed::{Existing, ExistingKind, ExistingNetwork, Health, Observed};
-use crate::plan::unit::{Addresses, AtEnd, InstanceSpec, NetworkSpec, Step};
-
-/// Refusals that wait to be told.
-const REFUSALS: usize = 64;
+use crate::plan::observed::{Existing, ExistingKind, ExistingNetwork, Observed};
+use crate::plan::unit::{AtEnd, InstanceSpec, NetworkSpec, Step};
 
 /// Folders the engine uses; each is made (0700) when it is first needed.
 #[derive(Debug, Clone)]
@@ -270,20 +258,6 @@ impl Wasm {
         }
     }
 
-    /// What a guest is given beside WASI.
-    fn extras(&self, spec: &InstanceSpec, stack: &Stack, output: &Output) -> Extras {
-        let options = spec.service.wasm.as_ref();
-        let store = match options.and_then(|options| options.keyvalue.clone()) {
-            Some(address) => keyvalue::Store::Redis(Arc::new(Redis::new(address, stack.clone()))),
-            None => {
-                let mut values = self.values.lock().expect("no panic while it is held");
-                keyvalue::Store::Memory(values.entry(spec.name.service.clone()).or_default().clone())
-            }
-        };
-        let config = options.map(|options| options.config.clone()).unwrap_or_default();
-        Extras { config: Arc::new(config), store, stores: None, output: output.clone() }
-    }
-
     /// Ends the run of an instance, if there is one.
     async fn end(&self, name: &InstanceName, grace: Option<Duration>) -> Result<()> {
         let handed = self.lock().get(name).and_then(Instance::handed);
@@ -295,168 +269,6 @@ impl Wasm {
 
     fn files(&self, spec: &InstanceSpec) -> Files {
         Files::new(&self.folders.data, &spec::short_id(spec))
-    }
-
-    async fn run(&self, spec: &Arc<InstanceSpec>, outlet: Outlet, ends: Option<Ends>) -> Result<Box<dyn Handle>> {
-        if !self.lock().contains_key(&spec.name) {
-            // Made by a supervisor that is gone: its container may be there, its compiled guest is not.
-            self.adopt_created(spec).await?;
-        }
-        let (template, meeting, made_of) = {
-            let instances = self.lock();
-            let instance = instances.get(&spec.name).ok_or_else(|| not_created(spec))?;
-            if instance.running().is_some() {
-                return Err(failed("start", spec, "it runs already"));
-            }
-            (instance.template.clone(), instance.meeting.clone(), instance.spec.wasm_hash.clone())
-        };
-        let template = if made_of == spec.wasm_hash { template } else { self.renew(spec).await? };
-        let (agent, at_engine) = match meeting {
-            Some(meeting) => {
-                let (agent, started) = self.start_agent(spec, &meeting).await?;
-                (Some(agent), Some(started))
-            }
-            None => (None, None),
-        };
-        let launched = self.launch(spec, template, agent.clone(), at_engine, outlet, ends).await;
-        if let (Err(_), Some(agent)) = (&launched, agent) {
-            self.fabric.leave(&spec.name);
-            agent.exit(1).await;
-        }
-        launched
-    }
-
-    /// It was to take a new module while it ran, and ended before: its next run begins with that one.
-    async fn renew(&self, spec: &Arc<InstanceSpec>) -> Result<Template> {
-        let template = self.compiled.template(spec, wasm_module(spec)?).await?;
-        if let Some(instance) = self.lock().get_mut(&spec.name) {
-            instance.renew(spec.clone(), template.clone());
-        }
-        Ok(template)
-    }
-
-    /// From a started agent, or none, to a running guest.
-    async fn launch(
-        &self,
-        spec: &Arc<InstanceSpec>,
-        template: Template,
-        agent: Option<Agent>,
-        at_engine: Option<Started>,
-        outlet: Outlet,
-        ends: Option<Ends>,
-    ) -> Result<Box<dyn Handle>> {
-        let module = wasm_module(spec)?;
-        let addresses = at_engine.as_ref().map(|started| started.addresses.clone()).unwrap_or_default();
-        let (refusals, refused) = mpsc::channel(REFUSALS);
-        let limits = Limits::of(&spec.service);
-        let stack = self.fabric.join(StackSpec {
-            instance: spec.name.clone(),
-            networks: networks(spec, &addresses),
-            agent: agent.clone(),
-            egress: spec.egress.clone(),
-            extra_hosts: spec.service.extra_hosts.clone(),
-            sockets: limits.sockets,
-            refusals,
-        });
-        let (files, image, passed) =
-            (self.files(spec), module.root.clone(), agent.as_ref().map(Agent::directories).unwrap_or_default());
-        let names = application::rooms(module);
-        let (opened, rooms) = {
-            let given = spec.clone();
-            let open = move || files.open_all(&given, image.as_deref(), passed, &names);
-            blocking("prepare the files of", spec, open).await?
-        };
-        let (stdin, output) = match ends {
-            Some(ends) => (
-                ends.stdin.map(|incoming| Stdin::new(incoming, ends.terminals.stdin)),
-                Output::attached(ends.output, ends.terminals),
-            ),
-            None => (None, Output::new()),
-        };
-        for note in &opened.notes {
-            output.line(super::Stream::Stderr, format!("wcompose: {note}"));
-        }
-        let identity = spec::identity(spec, module);
-        let memory = Budget::new(limits, output.clone());
-        let grants = Arc::new(Grants {
-            arguments: identity.arguments,
-            environment: identity.environment,
-            working_dir: identity.working_dir,
-            preopens: opened.preopens.into(),
-            rooms: Arc::new(rooms),
-            turns: Turns::new(memory.clone(), self.threads.busy()),
-            memory,
-            stdin,
-            extras: self.extras(spec, &stack, &output),
-            output,
-            stack: stack.clone(),
-            meter: Arc::new(Meter::default()),
-        });
-        let guests = self.threads.handle().map_err(|error| failed("start the threads of", spec, error))?;
-        let ports = spec::http_ports(spec, module);
-        let work = Work::begin(template, &grants, &guests, &ports).await;
-        let work = work.map_err(|error| failed("start", spec, error))?;
-        let (swaps, swapped) = mpsc::channel(1);
-        let reloader = Reloader {
-            compiled: self.compiled.clone(),
-            instances: self.instances.clone(),
-            swaps,
-            files: self.files(spec),
-            output: grants.output.clone(),
-            turn: Arc::default(),
-        };
-        let (running, ended) = Running::new(spec, agent.clone(), grants.clone(), reloader);
-        let run = Run {
-            outlet: outlet.clone(),
-            grants,
-            work,
-            container: agent.as_ref().and_then(|_| Some((spec.clone(), self.docker.get()?.clone()))),
-            agent,
-            refusals: refused,
-            switch: running.switch.clone(),
-            swaps: swapped,
-            ports,
-            grace: running.grace,
-            guests,
-            fabric: self.fabric.clone(),
-        };
-        let (started, handed) = {
-            let mut instances = self.lock();
-            let instance = instances.get_mut(&spec.name).ok_or_else(|| not_created(spec))?;
-            let handed = running.handed();
-            instance.begin(running, at_engine.as_ref());
-            (instance.started(), handed)
-        };
-        outlet.report(Report::Started(started)).await;
-        let (wasm, spec) = (self.own.clone(), spec.clone());
-        drop(self.runs.spawn(async move {
-            let exit = run.complete().await;
-            if let Some(wasm) = wasm.upgrade() {
-                wasm.finish(&spec, &exit).await;
-            }
-            outlet.report(Report::Exited(exit)).await;
-            ended.send_replace(true);
-        }));
-        Ok(Box::new(handed))
-    }
-
-    /// A run ended: what is not kept goes before anybody learns of it.
-    async fn finish(&self, spec: &InstanceSpec, exit: &Exit) {
-        if let Some(instance) = self.lock().get_mut(&spec.name) {
-            instance.finish(exit);
-        }
-        if spec.at_end == AtEnd::Removed {
-            // Nobody is left to tell: what stays is cleared with the project.
-            let _ = self.discard(spec).await;
-        }
-    }
-
-    async fn adopt_created(&self, spec: &Arc<InstanceSpec>) -> Result<()> {
-        let stale = match spec.place {
-            Place::Agent => existing_agent(self.docker(spec)?, spec).await?,
-            Place::InProcess => None,
-        };
-        self.create(spec, stale.as_ref()).await
     }
 }
 
@@ -545,62 +357,11 @@ impl Engine for Wasm {
     }
 }
 
-#[async_trait]
-impl Handle for Handed {
-    async fn stop(&self, grace: Option<Duration>) -> Result<()> {
-        match self.signal {
-            stop::SIGKILL => self.switch.kill(stop::SIGKILL, None),
-            signal => self.switch.stop(grace.unwrap_or(self.grace), signal),
-        }
-        self.ended().await;
-        Ok(())
-    }
-
-    async fn replace(&self, spec: Arc<InstanceSpec>) -> Result<()> {
-        self.reloader.reload(&spec).await
-    }
-
-    fn tell_health(&self, health: Health) {
-        if let Some(agent) = &self.agent {
-            agent.set_health(health == Health::Healthy);
-        }
-    }
-
-    async fn kill(&self, signal: &str) -> Result<()> {
-        match stop::effect(signal) {
-            stop::Effect::Ends(stop::SIGKILL) => self.switch.kill(stop::SIGKILL, None),
-            stop::Effect::Ends(number) => self.switch.stop(self.grace, number),
-            stop::Effect::Nothing => {}
-            stop::Effect::Unknown => {
-                return Err(EngineError::new(ErrorKind::Invalid, "signal", signal, "there is no such signal"));
-            }
-        }
-        Ok(())
-    }
-}
-
 fn wasm_module(spec: &InstanceSpec) -> Result<&Module> {
     match &spec.resolved {
         Resolved::Wasm(module) => Ok(module),
         Resolved::Linux { .. } => Err(failed("run", spec, "it is a Linux service")),
     }
-}
-
-fn networks(spec: &InstanceSpec, addresses: &Addresses) -> Vec<StackNetwork> {
-    spec.networks
-        .iter()
-        .map(|join| {
-            let at_engine = addresses.get(&join.name);
-            StackNetwork {
-                name: join.name.clone(),
-                in_process: join.in_process,
-                internal: join.internal,
-                families: if join.ipv6 { Families::Both } else { Families::V4 },
-                names: join.aliases.clone(),
-                addresses: at_engine.cloned().unwrap_or_default(),
-            }
-        })
-        .collect()
 }
 
 /// Runs what blocks, and tells its failure as one of the instance's.
@@ -625,10 +386,6 @@ fn failed(
     error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> EngineError {
     EngineError::new(ErrorKind::Internal, operation, &spec.container, error)
-}
-
-fn not_created(spec: &InstanceSpec) -> EngineError {
-    EngineError::new(ErrorKind::NotFound, "start", &spec.container, "it was removed meanwhile")
 }
 
 fn unreachable_docker(operation: &'static str, subject: &str) -> EngineError {

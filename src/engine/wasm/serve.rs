@@ -10,6 +10,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -151,12 +152,18 @@ impl Site {
     }
 
     /// Who answers a request, or the answer itself.
-    fn answering<B>(&self, request: &mut Request<B>, from: SocketAddr) -> Result<Arc<Generation>, Response<WasiBody>> {
-        let Some(application) = &self.application else { return Ok(self.first().clone()) };
+    fn answering<B>(
+        &self,
+        request: &mut Request<B>,
+        from: SocketAddr,
+    ) -> ControlFlow<Response<WasiBody>, Arc<Generation>> {
+        let Some(application) = &self.application else { return ControlFlow::Continue(self.first().clone()) };
         match direct(application, request, from) {
-            Direction::To(component) => Ok(self.generations[component].clone()),
-            Direction::Nowhere => Err(failure(StatusCode::NOT_FOUND, "no route of the application leads there")),
-            Direction::Health => Err(said(StatusCode::OK, "OK")),
+            Direction::To(component) => ControlFlow::Continue(self.generations[component].clone()),
+            Direction::Nowhere => {
+                ControlFlow::Break(failure(StatusCode::NOT_FOUND, "no route of the application leads there"))
+            }
+            Direction::Health => ControlFlow::Break(said(StatusCode::OK, "OK")),
         }
     }
 }
@@ -292,8 +299,8 @@ impl Server {
         let asked = Instant::now();
         let _permit = self.permits.clone().acquire_owned().await.expect("it is never closed");
         let generation = match self.current().answering(&mut request, from) {
-            Ok(generation) => generation,
-            Err(response) => return response,
+            ControlFlow::Continue(generation) => generation,
+            ControlFlow::Break(response) => return response,
         };
         let meter = generation.grants.meter.clone();
         let response = self.answer_by(generation, request).await;
