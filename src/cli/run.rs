@@ -103,8 +103,10 @@ pub async fn run(mut settings: Settings, args: Run) -> Outcome {
             let streams = attached(args.interactive);
             let errand = Errand::Start { container, remove: true, streams };
             let ends = stream::open(&paths.socket, errand).await?.ok_or_else(lost)?;
+            let outcome = converse(ends, args.interactive, &mut signals).await;
+            // Not before: that the errand's connection was made does not say that the supervisor knows of it.
             drop(connection);
-            converse(ends, args.interactive, &mut signals).await
+            outcome
         }
     }
 }

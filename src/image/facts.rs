@@ -1,5 +1,5 @@
 //! What earlier starts found out about module files, so that a large one is not read and hashed again at each start:
-//! `<data>/modules/facts/<key>.json`, one for each path and export.
+//! `<data>/facts/<key>.json`, one for each path and export.
 //!
 //! A fact holds as long as the file's [`Stamp`] is the same. As with git's index, a file that was changed in the very moment it was
 //! looked at could change again without its stamp showing it; of such a file nothing is kept. Facts save time and nothing

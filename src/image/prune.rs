@@ -85,7 +85,8 @@ pub fn prune(content: &Content, store: &Store, images: &Path, keep: &Keep, pruni
     for folder in listed(images)? {
         if old(folder.used) {
             freed.bytes += folder.bytes;
-            freed.folders += 1;
+            // Beside a folder lies a list of its files.
+            freed.folders += usize::from(folder.path.is_dir());
             folder.remove(pruning)?;
         }
     }

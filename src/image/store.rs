@@ -120,7 +120,7 @@ impl Store {
     }
 
     fn facts(&self) -> Facts {
-        Facts::new(self.folder.join("facts"))
+        Facts::new(self.folder.with_file_name("facts"))
     }
 
     /// Where modules are.

@@ -2,7 +2,7 @@
 //! output, its end. The agent's own source is `agent/agent`.
 //!
 //! There are two ways to an agent. Over a Unix socket that is mounted into its container it passes descriptors
-//! ([`passing`]); where that cannot be, it does the socket work itself and carries what goes over them ([`mux`]). Nobody
+//! (`passing`); where that cannot be, it does the socket work itself and carries what goes over them (`mux`). Nobody
 //! else knows which way it is.
 //!
 //! An agent's connection belongs to one task; [`Agent`] is the way to talk to it. The end of the connection is the

@@ -13,8 +13,8 @@ use super::fabric::{Fabric, taken_off};
 use super::places::{Place, Places, Queue};
 use crate::model::InstanceName;
 
-/// A listening port of a guest. Dropping it frees the port, unless that is in a [`super::gap`]; published host ports stay
-/// bound.
+/// A listening port of a guest. Dropping it frees the port, unless that is in a gap; published host ports
+/// stay bound.
 #[derive(Debug)]
 pub struct Listener {
     local: SocketAddr,

@@ -150,7 +150,7 @@ fn a_handler_from_python_answers_and_outlives_its_errors() {
     for reuse in [false, true] {
         let port = free_port();
         let project = Project::wasm(
-            "services: { web: { image: ./guest.wasm, environment: { WORD: hello }, ports: [\"${PORT}:8080\"], x-wasm: { http: { reuse: ${REUSE} } } } }",
+            "services: { web: { image: ./guest.wasm, environment: { WORD: hello }, ports: [\"${PORT}:8080\"], x-wasm: { http: { reuse: \"${REUSE}\" } } } }",
         )
         .with("PORT", port)
         .with("REUSE", reuse);

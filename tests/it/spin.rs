@@ -113,7 +113,7 @@ fn each_component_of_an_application_has_its_routes_its_environment_and_its_files
         ("/header/spin-path-match-name", "spin-path-match-name"),
         ("/header/spin-path-info", ""),
         ("/header/spin-base-path", "/"),
-        ("/header/spin-full-url?a=b", &format!("http://127.0.0.1:{port}/header/spin-full-url?a=b")),
+        ("/header/spin-full-url?a=b", &format!("http://localhost:{port}/header/spin-full-url?a=b")),
         ("/.well-known/spin/health", "OK"),
         ("/read/assets/a.txt", "a"),
         ("/read/static/er/d.txt", "d"),

@@ -89,7 +89,7 @@ services:
           exec:
             command: [sh, -c, 'echo "$$(id -u) $$(pwd) $$WHO $$NUMBER" >> /out/ran']
             user: "1000"
-            working_dir: /var
+            working_dir: /usr
             environment: { WHO: me, NUMBER: 7 }
 "#,
     );
@@ -103,7 +103,7 @@ services:
     assert_eq!(read("/app/gen/b.txt"), "");
     assert_eq!(read("/etc/app/main"), "", "only where that is asked for");
     project.write("conf/main", "two");
-    eventually("the command ran", || holds(read("/out/ran") == "1000 /var me 7\n", read("/out/ran")));
+    eventually("the command ran", || holds(read("/out/ran") == "1000 /usr me 7\n", read("/out/ran")));
     assert_eq!(read("/etc/app/main"), "two", "after the files were there");
     ended(watch);
 }

@@ -329,7 +329,8 @@ impl Acts {
     }
 
     async fn tell(&self, failure: &Failure) {
-        self.say(output::text(failure).trim_end().to_owned()).await;
+        // The console has its own colours.
+        self.say(anstream::adapter::strip_str(output::text(failure).trim_end()).to_string()).await;
     }
 }
 

@@ -160,7 +160,7 @@ impl Files {
         for (number, mount) in spec.service.mounts.iter().enumerate() {
             match &mount.source {
                 MountSource::Bind { path, .. } if path.is_file() => {
-                    place_bind(path, &self.place(&mount.target)?, mount)?;
+                    place_bind(path, &place(&self.root(), &mount.target)?, mount)?;
                 }
                 MountSource::Tmpfs { .. } => drop(self.memory(number)?),
                 MountSource::Bind { .. }
@@ -169,7 +169,10 @@ impl Files {
                 | MountSource::Other { .. } => {}
             }
         }
-        spec.service.configs.iter().chain(&spec.service.secrets).try_for_each(|grant| self.place_grant(grant))
+        for grant in spec.service.configs.iter().chain(&spec.service.secrets) {
+            place_grant(grant, &place(&self.root(), &grant.target)?)?;
+        }
+        Ok(())
     }
 
     /// The empty folder of a mount that is in memory.

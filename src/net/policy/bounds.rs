@@ -24,7 +24,8 @@ impl Bounds {
         if self.hosts.iter().any(|host| host.names_address(address, port) || host.covers(names(), port)) {
             return Ok(());
         }
-        let target = match destination.names.first() {
+        // A service's own name is the shortest of those its containers have.
+        let target = match destination.names.iter().min_by_key(|name| name.len()) {
             Some(name) => format!("{name}:{port}"),
             None => destination.address.to_string(),
         };

@@ -192,7 +192,7 @@ impl Core {
             } else if instance.is_restarting_in_place() {
                 continue;
             } else if self.can_restart_in_place(instance) {
-                self.instances[index].begin_again(turn);
+                self.instances.at_mut(index).begin_again(turn);
                 moved = true;
             } else if !self.has_leaving_dependents(&instance.spec.name) {
                 self.instances.at_mut(index).begin_stop(turn);

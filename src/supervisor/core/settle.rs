@@ -73,13 +73,14 @@ impl Core {
     /// What its engine removes at its end is not known any more once whoever waits for it was told how it ended.
     fn forget_removed(&mut self, turn: &mut Turn) {
         let gone = |(name, instance): &(&InstanceName, &Instance)| {
-            let ended = matches!(instance.state, State::Exited { .. } | State::Failed { .. });
-            let awaited = self.requests.iter().any(|request| request.instances.contains(*name));
-            instance.spec.at_end == AtEnd::Removed && ended && !awaited
+            let awaited = || self.requests.iter().any(|request| request.instances.contains(*name));
+            instance.spec.at_end == AtEnd::Removed
+                && matches!(instance.state, State::Exited { .. } | State::Failed { .. })
+                && !awaited()
         };
         let gone: Vec<InstanceName> = self.instances.iter().filter(gone).map(|(name, _)| name.clone()).collect();
         for name in gone {
-            self.instances.shift_remove(&name);
+            self.instances.remove(&name);
             turn.effects.push(Effect::Forget { instance: name.clone() });
             turn.emit(Event::Removed { instance: name });
         }

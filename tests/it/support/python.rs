@@ -74,7 +74,10 @@ fn tool() -> Result<PathBuf, Box<dyn Error>> {
 /// The interfaces of WASI 0.2 and their version, as the crate of the host has them.
 fn interfaces() -> Result<(PathBuf, String), Box<dyn Error>> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["metadata", "--format-version", "1", "--offline"]).current_dir(places::repository());
+    // What other systems need alone was never fetched.
+    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    cargo.args(["metadata", "--format-version", "1", "--offline", "--filter-platform", &host]);
+    cargo.current_dir(places::repository());
     let metadata: Value = serde_json::from_slice(&cargo.output()?.stdout)?;
     let packages = metadata["packages"].as_array().into_iter().flatten();
     let host = packages
