@@ -31,7 +31,8 @@ impl Terminal {
         let _ = fs::remove_file(&terminal.ended);
         let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
         let words: Vec<String> = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect();
-        let line = format!("{}; echo $? > '{}'", words.join(" "), terminal.ended.display());
+        // Keys interrupt the shell as well, and not every shell goes on after it.
+        let line = format!("trap : INT; {}; echo $? > '{}'", words.join(" "), terminal.ended.display());
         let (columns, rows) = (size.0.to_string(), size.1.to_string());
         let mut tmux = terminal.tmux(&["new-session", "-d", "-x", &columns, "-y", &rows, &line]);
         tmux.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
