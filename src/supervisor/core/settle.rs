@@ -12,7 +12,11 @@ use crate::supervisor::request::{Aim, Request};
 
 impl Core {
     pub(super) fn view(&self, instance: &Instance) -> InstanceView {
-        instance.view(self.blocked(instance).map(|edge| self.reason(&instance.after[edge])))
+        self.view_of(instance, self.blocked(instance))
+    }
+
+    fn view_of(&self, instance: &Instance, blocked: Option<usize>) -> InstanceView {
+        instance.view(blocked.map(|edge| self.reason(&instance.after[edge])))
     }
 
     /// The edge that an instance waits for which is to start, by its index.
@@ -31,8 +35,8 @@ impl Core {
             |(index, instance): (usize, &Instance)| (self.blocked(instance) != instance.blocked).then_some(index);
         touched.extend(self.instances.values().enumerate().filter_map(waits));
         for index in touched {
-            let view = self.view(&self.instances[index]);
             let blocked = self.blocked(&self.instances[index]);
+            let view = self.view_of(&self.instances[index], blocked);
             let instance = self.instances.shown_mut(index);
             instance.blocked = blocked;
             if instance.shown.as_ref() != Some(&view) {
