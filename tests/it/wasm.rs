@@ -184,6 +184,9 @@ fn a_trap_in_one_request_is_that_requests_error_only() {
     project.up();
     project.ask(port, "/say/hi");
     assert_eq!(http::get(port, "/trap").expect("an answer").0, 500);
+    let mut connection = http::Connection::open(port).expect("a connection");
+    let half = connection.get("/half");
+    assert!(half.is_err(), "what came of a body before the trap must not pass for all of it: {half:?}");
     assert_eq!(project.ask(port, "/say/hi"), "hi");
     assert_eq!(project.service("one").state, "running");
     project.logged("one", "asked to");

@@ -11,9 +11,10 @@ use http::header::HOST;
 use http::{HeaderName, HeaderValue, Request};
 use tokio_util::sync::CancellationToken;
 
+use super::answer::{Component, Generation};
 use super::extras::Extras;
 use super::host::Grants;
-use super::serve::{Component, Generation, Site};
+use super::serve::Site;
 use crate::image::spin::VARIABLE;
 use crate::model::Module;
 use crate::model::application::{AppComponent, Application, Routed};

@@ -42,9 +42,9 @@ const KEPT: usize = 1 << 20;
 pub enum Profile {
     /// Programs: started once, run long.
     Program,
-    /// HTTP components with a fresh instance for each request, from a pool.
+    /// HTTP components of `wasi:http@0.2`: instances come from a pool.
     Serve,
-    /// What needs the component model's concurrency: WASI 0.3, and HTTP components whose instances are kept between requests.
+    /// WASI 0.3, which needs the component model's concurrency.
     Concurrent,
 }
 

@@ -8,6 +8,7 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::answer::{Component, Generation};
 use super::application::Linked as LinkedApplication;
 use super::blocking;
 use super::command::{Entry, Program};
@@ -17,7 +18,7 @@ use super::host::Grants;
 use super::limits::Limits;
 use super::linkers::Linkers;
 use super::reload::Swap;
-use super::serve::{Component, Generation, Served, Server, Site};
+use super::serve::{Served, Server, Site};
 use super::stop::{SIGKILL, Switch, Wish, wanted};
 use super::trap::{Ended, TRAPPED};
 use crate::engine::docker::Docker;
@@ -45,11 +46,10 @@ pub enum Template {
 
 impl Template {
     /// The profile a module is compiled for.
-    pub fn profile(module: &Module, reuse: bool) -> Profile {
-        match (module.kind, &module.function, reuse) {
-            (kind, _, _) if kind.is_async() => Profile::Concurrent,
-            (ModuleKind::Http, None, true) => Profile::Concurrent,
-            (ModuleKind::Http, None, false) => Profile::Serve,
+    pub fn profile(module: &Module) -> Profile {
+        match (module.kind, &module.function) {
+            (kind, _) if kind.is_async() => Profile::Concurrent,
+            (ModuleKind::Http, None) => Profile::Serve,
             _ => Profile::Program,
         }
     }
@@ -60,7 +60,7 @@ impl Template {
         Ok(match code {
             Code::Module(code) => Self::Program(Program::Core(linkers.core(code)?), entry),
             Code::Component(code) => {
-                let linked = linkers.component(code, Self::profile(module, reuse))?;
+                let linked = linkers.component(code, Self::profile(module))?;
                 if module.kind.is_http() && entry == Entry::Main {
                     Self::Service { component: Component::new(linked)?, reuse }
                 } else {
@@ -98,7 +98,7 @@ impl Compiled {
         let link = move || {
             let (compiler, linkers) = &*made;
             let one = |module: &Module| {
-                let (code, _) = compiler.code(module, Template::profile(module, reuse), metering)?;
+                let (code, _) = compiler.code(module, Template::profile(module), metering)?;
                 Template::link(linkers, &code, module, reuse).map_err(CompileError::Wasmtime)
             };
             let Some(application) = module.application() else { return one(&module) };

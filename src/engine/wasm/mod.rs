@@ -5,6 +5,7 @@
 //! that runs it. Order and restarts are the supervisor's.
 
 mod agents;
+mod answer;
 mod application;
 pub mod attached;
 pub mod cache;
@@ -17,6 +18,7 @@ mod extras;
 mod files;
 mod guest;
 mod host;
+mod inline;
 mod inside;
 mod instance;
 mod launch;
@@ -27,8 +29,8 @@ mod opening;
 mod outgoing;
 mod output;
 mod p1;
+mod pool;
 mod reload;
-mod reuse;
 mod serve;
 mod sockets;
 mod spec;
@@ -44,6 +46,7 @@ mod trap;
 mod turns;
 mod udp;
 mod volume;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,8 +1,8 @@
 //! `wasi:http` components, served on the ports of their service.
 //!
-//! Connections are the host's: hyper speaks HTTP/1.1 on the supervisor's own threads. Each request is answered by a fresh
-//! instance on the guests' threads, so that no state passes from one to the next; a trap is a 500 and a line in the log,
-//! and the service lives. With `x-wasm.http.reuse`, and for `wasi:http@0.3`, instances come from [`super::reuse`].
+//! Connections are the host's: hyper speaks HTTP/1.1, on the guests' threads. Each request is answered by a fresh instance, so
+//! that no state passes from one to the next; a trap is a 500 and a line in the log, and the service lives
+//! ([`super::answer`]).
 //!
 //! The component behind the ports can be replaced while they are open ([`super::reload`]): connections go on, and each
 //! request is answered to its end by the component that was there when it came.
@@ -16,33 +16,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Body;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wasmtime::component::InstancePre;
-use wasmtime_wasi::filesystem::WasiFilesystemCtx;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
-use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
-use wasmtime_wasi_http::p3::bindings::ServicePre;
-use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView};
+use wasmtime_wasi_http::{Error, WasiBody};
 
+use super::answer::{Component, Generation, failure, said};
 use super::application::{Direction, direct};
-use super::cpu::measured;
 use super::guest::Template;
-use super::host::{Grants, Identity, State};
+use super::host::Identity;
+use super::inline::Guests;
 use super::outgoing::from_box;
 use super::reload::Swap;
-use super::reuse::{Made, Requests, Reused};
 use super::stop::{Wish, overdue, wanted};
-use super::trap::Ended;
-use crate::engine::Stream;
 use crate::model::application::Application;
 use crate::net::stack::{self, BoxError, Conn, HttpService, Listener, NetError};
 
@@ -53,84 +46,6 @@ const HEAD: Duration = Duration::from_secs(30);
 
 /// How long the last words to clients may take.
 const FAREWELL: Duration = Duration::from_millis(200);
-
-/// A linked HTTP component, by the handler it exports.
-#[derive(Clone)]
-pub enum Component {
-    /// `wasi:http/incoming-handler@0.2`.
-    P2(ProxyPre<State>),
-    /// `wasi:http/handler@0.3`.
-    P3(ServicePre<State>),
-}
-
-impl Component {
-    /// Finds the handler; a component with both answers by the newer.
-    pub fn new(linked: InstancePre<State>) -> wasmtime::Result<Self> {
-        Ok(match ServicePre::new(linked.clone()) {
-            Ok(service) => Self::P3(service),
-            Err(_) => Self::P2(ProxyPre::new(linked)?),
-        })
-    }
-}
-
-/// How instances come and go.
-enum Instances {
-    /// A fresh one for each request.
-    Fresh(ProxyPre<State>),
-    /// Made and dropped by their own rules, with the component model's concurrency.
-    Kept(Reused),
-}
-
-/// A component that answers requests, and what its instances are given.
-pub struct Generation {
-    grants: Arc<Grants>,
-    files: WasiFilesystemCtx,
-    instances: Instances,
-    /// Ends the guests of this and all later ones.
-    killed: CancellationToken,
-}
-
-impl Generation {
-    /// A linked component; its folders are opened now.
-    pub fn new(component: Component, grants: Arc<Grants>, reuse: bool) -> wasmtime::Result<Self> {
-        let files = grants.files()?;
-        Ok(Self::over(component, grants, reuse, files, CancellationToken::new()))
-    }
-
-    /// The same, with its folders open, ended with others.
-    pub fn over(
-        component: Component,
-        grants: Arc<Grants>,
-        reuse: bool,
-        files: WasiFilesystemCtx,
-        killed: CancellationToken,
-    ) -> Self {
-        let instances = match component {
-            Component::P2(component) if !reuse => Instances::Fresh(component),
-            component => {
-                let requests = if reuse { Requests::Many } else { Requests::One };
-                let made = Made { component, grants: grants.clone(), files: files.clone(), requests };
-                Instances::Kept(Reused::new(made, killed.clone()))
-            }
-        };
-        Self { grants, files, instances, killed }
-    }
-
-    fn log(&self, error: &wasmtime::Error) {
-        match Ended::from_error(error) {
-            Ended::Exited(code) => self.say(&format!("the guest exited with code {code} instead of answering")),
-            Ended::Trapped(trapped) => {
-                for line in trapped.lines() {
-                    self.say(&line);
-                }
-            }
-        }
-    }
-
-    fn say(&self, line: &str) {
-        self.grants.output.line(Stream::Stderr, line);
-    }
-}
 
 /// What answers: a component, or those of an application, each by its routes.
 pub struct Site {
@@ -172,9 +87,7 @@ impl Site {
 pub struct Server {
     /// Answers what comes now; a request in flight keeps the one it began with.
     current: RwLock<Arc<Site>>,
-    /// Where guests run.
-    guests: Handle,
-    running: TaskTracker,
+    guests: Guests,
     /// Ends the guests.
     killed: CancellationToken,
     /// Ends the connections.
@@ -202,8 +115,7 @@ impl Server {
         let killed = first.first().killed.clone();
         Arc::new(Self {
             current: RwLock::new(Arc::new(first)),
-            guests,
-            running: TaskTracker::new(),
+            guests: Guests::new(guests),
             killed,
             cut: CancellationToken::new(),
             permits: Arc::new(Semaphore::new(CONCURRENT)),
@@ -222,9 +134,7 @@ impl Server {
         let next = Generation::over(component, grants, reuse, old.files.clone(), self.killed.clone());
         let next = Arc::new(Site::from(next));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
-        if let Instances::Kept(reused) = &old.instances {
-            reused.retire();
-        }
+        old.retire();
     }
 
     /// Listens on a port of the instance.
@@ -265,8 +175,8 @@ impl Server {
         accepting.shutdown().await;
         draining.cancel();
         connections.close();
-        self.running.close();
-        let drained = async { tokio::join!(connections.wait(), self.running.wait()) };
+        self.guests.running.close();
+        let drained = async { tokio::join!(connections.wait(), self.guests.running.wait()) };
         let served = match end {
             End::Wished(Wish::Stop { signal, .. }) => tokio::select! {
                 _ = drained => Served::Ended(signal, None),
@@ -281,7 +191,7 @@ impl Server {
             },
         };
         self.killed.cancel();
-        self.running.wait().await;
+        self.guests.running.wait().await;
         // Whoever was cut off is told so, if it reads.
         if tokio::time::timeout(FAREWELL, connections.wait()).await.is_err() {
             self.cut.cancel();
@@ -303,100 +213,10 @@ impl Server {
             ControlFlow::Break(response) => return response,
         };
         let meter = generation.grants.meter.clone();
-        let response = self.answer_by(generation, request).await;
+        let response = generation.answer(request, &self.guests).await;
         meter.answered(asked.elapsed());
         response
     }
-
-    async fn answer_by<B>(self: &Arc<Self>, generation: Arc<Generation>, request: Request<B>) -> Response<WasiBody>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Error>,
-    {
-        match &generation.instances {
-            Instances::Fresh(component) => self.answer_fresh(&generation, component, request).await,
-            Instances::Kept(reused) => {
-                let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-                let answer = reused.handler().clone();
-                // Workers start on the runtime of whoever asks first.
-                let task = self.running.spawn_on(async move { answer.handle((), request).await }, &self.guests);
-                let answered = tokio::select! {
-                    answered = task => answered,
-                    () = self.killed.cancelled() => return failure(StatusCode::SERVICE_UNAVAILABLE, "it is being stopped"),
-                };
-                match answered {
-                    Ok(Ok(response)) => response,
-                    Ok(Err(error)) => {
-                        generation.log(&error);
-                        failure(StatusCode::INTERNAL_SERVER_ERROR, "the guest failed; its log says why")
-                    }
-                    Err(lost) => {
-                        generation.say(&format!("a request was lost: {lost}"));
-                        failure(StatusCode::INTERNAL_SERVER_ERROR, "the guest failed; its log says why")
-                    }
-                }
-            }
-        }
-    }
-
-    async fn answer_fresh<B>(
-        self: &Arc<Self>,
-        generation: &Arc<Generation>,
-        component: &ProxyPre<State>,
-        request: Request<B>,
-    ) -> Response<WasiBody>
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Error>,
-    {
-        let mut store = generation.grants.component_store(component.engine(), generation.files.clone());
-        let Ok(request) = store.data_mut().http().new_incoming_request(Scheme::Http, request) else {
-            return failure(StatusCode::BAD_REQUEST, "the request names no host");
-        };
-        let (respond, response) = oneshot::channel();
-        let out = store.data_mut().http().new_response_outparam(respond).expect("the table of a new store has room");
-        let (runs, component, killed) = (generation.clone(), component.clone(), self.killed.clone());
-        let run = async move {
-            let handle = runs.grants.turns.clone().run(async {
-                let proxy = component.instantiate_async(&mut store).await?;
-                proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
-            });
-            tokio::select! {
-                result = handle => match result {
-                    Ok(()) => Fate::Returned,
-                    Err(error) => {
-                        runs.log(&error);
-                        Fate::Failed
-                    }
-                },
-                () = killed.cancelled() => Fate::Stopped,
-            }
-        };
-        let run = measured(generation.grants.meter.clone(), run);
-        let task = self.running.spawn_on(run, &self.guests);
-        match response.await {
-            Ok(Ok(response)) => response.map(|body| body.map_err(Error::from).boxed_unsync()),
-            Ok(Err(code)) => {
-                generation.say(&format!("the guest answered with an error: {code:?}"));
-                failure(StatusCode::INTERNAL_SERVER_ERROR, "the guest answered with an error")
-            }
-            Err(_) => match task.await {
-                Ok(Fate::Stopped) => failure(StatusCode::SERVICE_UNAVAILABLE, "it is being stopped"),
-                Ok(Fate::Failed) => failure(StatusCode::INTERNAL_SERVER_ERROR, "the guest failed; its log says why"),
-                Ok(Fate::Returned) | Err(_) => {
-                    generation.say("the guest returned without a response");
-                    failure(StatusCode::INTERNAL_SERVER_ERROR, "the guest gave no response")
-                }
-            },
-        }
-    }
-}
-
-/// How the run of a request ended.
-enum Fate {
-    Returned,
-    Failed,
-    Stopped,
 }
 
 /// Where requests of other components in this process come in.
@@ -407,7 +227,10 @@ impl HttpService for Inside {
     async fn call(&self, request: Request<stack::Body>, from: IpAddr) -> Result<Response<stack::Body>, BoxError> {
         // There is no socket, and no port.
         let from = SocketAddr::new(from, 0);
-        let response = self.0.answer(request.map(|body| body.map_err(from_box)), from).await;
+        let server = self.0.clone();
+        let answer = async move { server.answer(request.map(|body| body.map_err(from_box)), from).await };
+        // Apart: on the asking guest's own task its time would be counted as the other's.
+        let response = self.0.guests.running.spawn_on(answer, &self.0.guests.threads).await?;
         Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync()))
     }
 }
@@ -415,7 +238,9 @@ impl HttpService for Inside {
 async fn accept(server: Arc<Server>, mut listener: Listener, connections: TaskTracker, draining: CancellationToken) {
     loop {
         match poll_fn(|cx| listener.poll_accept(cx)).await {
-            Ok(conn) => drop(connections.spawn_on(connection(server.clone(), conn, draining.clone()), &server.guests)),
+            Ok(conn) => {
+                drop(connections.spawn_on(connection(server.clone(), conn, draining.clone()), &server.guests.threads))
+            }
             // Out of descriptors, most likely: the next moment may have one.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
@@ -448,17 +273,4 @@ async fn connection(server: Arc<Server>, conn: Conn, draining: CancellationToken
             }
         }
     }
-}
-
-fn failure(status: StatusCode, text: &'static str) -> Response<WasiBody> {
-    said(status, format!("wcompose: {text}\n"))
-}
-
-/// An answer of the host's own.
-fn said(status: StatusCode, text: impl Into<Bytes>) -> Response<WasiBody> {
-    let body = Full::new(text.into()).map_err(Error::from).boxed_unsync();
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
-    response
 }

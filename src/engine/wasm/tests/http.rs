@@ -62,6 +62,54 @@ async fn kept_instances_go_on() {
 }
 
 #[tokio::test]
+async fn a_kept_instance_that_gives_no_response_is_asked_again() {
+    let bench = Bench::new();
+    let body = "(if (i32.eq (global.get $seen) (i32.const 1)) (then (global.set $seen (i32.const 2)) (return)))";
+    let mut spec = bench.spec("web", &component(body));
+    with_service(&mut spec, |service| {
+        service.wasm = Some(WasmOptions { http_reuse: true, ..WasmOptions::default() });
+    });
+    bench.create(&spec).await.unwrap();
+    let started = bench.start(&spec).await;
+    // Its handle for the response is never dropped: nothing but the guest's return tells.
+    for status in [201, 500, 203] {
+        assert_eq!(bench.get(&spec, 8080).await.0.as_u16(), status);
+    }
+    started.handle.stop(None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_whose_client_left_is_run_to_its_end() {
+    let bench = Bench::new();
+    // The first request of an instance takes a while.
+    let body = "(if (i32.eqz (global.get $seen)) (then (local.set $answer (i32.const 300000000)) \
+        (loop (br_if 0 (local.tee $answer (i32.sub (local.get $answer) (i32.const 1)))))))";
+    let mut spec = bench.spec("web", &component(body));
+    with_service(&mut spec, |service| {
+        service.wasm = Some(WasmOptions { http_reuse: true, ..WasmOptions::default() });
+    });
+    bench.create(&spec).await.unwrap();
+    let started = bench.start(&spec).await;
+    let left = tokio::time::timeout(Duration::from_millis(30), bench.get(&spec, 8080)).await;
+    assert!(left.is_err(), "it takes longer: {left:?}");
+    let usage = || bench.wasm.usage(&spec.project).into_iter().next();
+    tokio::time::timeout(PATIENCE, async {
+        // It does not compute any more.
+        let (mut last, mut still) = (None, 0);
+        while still < 5 {
+            let now = usage().map(|usage| usage.cpu).filter(|cpu| !cpu.is_zero());
+            still = if now.is_some() && now == last { still + 1 } else { 0 };
+            last = now;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .expect("its end in time");
+    assert_eq!(bench.get(&spec, 8080).await.0.as_u16(), 202, "the same instance, which saw both");
+    started.handle.stop(None).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_trap_is_a_500_and_the_service_lives() {
     let bench = Bench::new();
     let spec = bench.spec("web", &component("(if (i32.eqz (global.get $seen)) (then unreachable))"));

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use futures_lite::{StreamExt, stream};
 use wstd::http::{Body, Client, Error, Request, Response, StatusCode};
 
 /// A test writes another version over this one in the compiled file.
@@ -40,6 +41,10 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
         }
         ["requests"] => (REQUESTS.fetch_add(1, Ordering::Relaxed) + 1).to_string(),
         ["trap"] => panic!("asked to"),
+        ["half"] => {
+            let parts = stream::iter([true, false]).map(|first| if first { "half" } else { panic!("asked to") });
+            return Ok(Response::new(Body::from_stream(parts)));
+        }
         ["spin"] => loop {
             std::hint::spin_loop();
         },

@@ -1,5 +1,5 @@
-//! Instances of HTTP components that live under the component model's concurrency: kept between requests for guests that are
-//! slow to start (`x-wasm.http.reuse`), or, of `wasi:http@0.3`, used for one request.
+//! Instances of HTTP components of `wasi:http@0.3`, which live under the component model's concurrency: used for one request, or
+//! kept between requests for guests that are slow to start (`x-wasm.http.reuse`).
 //!
 //! Each instance answers one request at a time and is dropped after a while without any, or when it trapped, or when its
 //! component was replaced, or when the service ends.
@@ -17,46 +17,35 @@ use wasmtime::{Store, StoreContextMut};
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::handler::{
-    HandlerState, Instance, Proxy, ProxyHandler, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
+    HandlerState, Instance, Proxy, ProxyHandler, Request, Response, ShouldAccept, WorkerExpiration, WorkerState,
+    WorkerStatus,
 };
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use super::cpu::{count_since_last, measured};
 use super::host::{Grants, State, refuel};
 use super::meter::Meter;
-use super::serve::Component;
+use super::pool::{IDLE, REQUESTS};
 
-/// How long an instance waits for its next request.
-const IDLE: Duration = Duration::from_secs(10);
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(600);
-/// Requests after which an instance is replaced, so that what a guest leaks does not pile up.
-const REQUESTS: usize = 10_000;
-
-/// How many requests an instance answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Requests {
-    /// One: no state passes from one to the next.
-    One,
-    /// Many, one after the other.
-    Many,
-}
 
 /// The instances of one service.
-pub struct Reused {
+pub struct Workers {
     handler: ProxyHandler<Maker>,
     retired: CancellationToken,
 }
 
-impl Reused {
+impl Workers {
     /// No instance is made before the first request.
     pub fn new(made: Made, killed: CancellationToken) -> Self {
         let retired = CancellationToken::new();
         Self { handler: ProxyHandler::new(Maker { made, retired: retired.clone(), killed }), retired }
     }
 
-    /// Hands requests to instances.
-    pub fn handler(&self) -> &ProxyHandler<Maker> {
-        &self.handler
+    /// Has a request answered by an instance, on a task of its own.
+    pub async fn answer(&self, request: Request) -> wasmtime::Result<Response> {
+        self.handler.handle((), request).await
     }
 
     /// Instances end with the request they are at.
@@ -68,13 +57,13 @@ impl Reused {
 /// What instances are made of.
 pub struct Made {
     /// The component.
-    pub component: Component,
+    pub component: ServicePre<State>,
     /// What they are given.
     pub grants: Arc<Grants>,
     /// Their folders, opened.
     pub files: WasiFilesystemCtx,
-    /// How many requests each answers.
-    pub requests: Requests,
+    /// Whether they answer more than one request.
+    pub reuse: bool,
 }
 
 /// Makes instances.
@@ -90,28 +79,18 @@ impl HandlerState for Maker {
     type WorkerState = Worker;
 
     async fn instantiate(&self) -> wasmtime::Result<Instance<State, Expiry, Worker>> {
-        let Made { component, grants, files, requests } = &self.made;
-        let engine = match component {
-            Component::P2(component) => component.engine(),
-            Component::P3(component) => component.engine(),
-        };
-        let mut store = grants.component_store(engine, files.clone());
+        let Made { component, grants, files, reuse } = &self.made;
+        let mut store = grants.component_store(component.engine(), files.clone());
         grants.turns.pace(&mut store);
-        let instantiate = async {
-            wasmtime::error::Ok(match component {
-                Component::P2(component) => Proxy::P2(component.instantiate_async(&mut store).await?),
-                Component::P3(component) => Proxy::P3(component.instantiate_async(&mut store).await?),
-            })
-        };
-        let proxy = measured(grants.meter.clone(), instantiate).await?;
+        let service = measured(grants.meter.clone(), component.instantiate_async(&mut store)).await?;
         let waiting = |token: &CancellationToken| Box::pin(token.clone().cancelled_owned());
         let (retired, killed) = (waiting(&self.retired), waiting(&self.killed));
         Ok(Instance {
             store,
-            proxy,
+            proxy: Proxy::P3(service),
             view: |state| state.http(),
             expiration: Expiry { timer: None, retired, killed, meter: grants.meter.clone() },
-            state: Worker(*requests),
+            state: Worker { most: if *reuse { REQUESTS } else { 1 } },
         })
     }
 }
@@ -154,18 +133,17 @@ impl WorkerExpiration for Expiry {
 }
 
 /// One request at a time.
-pub struct Worker(Requests);
+pub struct Worker {
+    /// Requests it answers, one after the other.
+    most: usize,
+}
 
 impl WorkerState for Worker {
     type StoreData = State;
     type RequestData = ();
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
-        let most = match self.0 {
-            Requests::One => 1,
-            Requests::Many => REQUESTS,
-        };
-        if total >= most {
+        if total >= self.most {
             ShouldAccept::Never
         } else if concurrent > 0 {
             ShouldAccept::No
