@@ -1,11 +1,13 @@
 //! The command line as it is typed, in docker compose's words (conformance/cli.md). The only file that names clap.
 
+mod building;
 mod running;
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+pub use building::Build;
 pub use running::{Cp, Exec, Run, Stats, Top};
 
 use crate::compose::print::List;
@@ -126,6 +128,8 @@ pub enum Command {
     Stats(Stats),
     /// Show processes and guests
     Top(Top),
+    /// Build images, of containers and of Wasm services, and modules
+    Build(Build),
     /// Pull images, of containers and of Wasm services
     Pull(Pull),
     /// Push what is built here

@@ -4,6 +4,7 @@
 //! this process, [`outcome`] says how a command ends.
 
 pub mod args;
+pub mod build;
 pub mod config;
 pub mod container;
 pub mod cp;
@@ -102,7 +103,7 @@ fn run(root: args::Root, command: Command) -> Outcome {
                 | Command::Ui(_)
         )
     {
-        return Err(Failure::new("only `up` and `down` have a dry run", ["leave out `--dry-run`".to_owned()]));
+        return Err(Failure::new("this command has no dry run", ["leave out `--dry-run`".to_owned()]));
     }
     output::choose(settings.ansi);
     let command = match command {
@@ -128,6 +129,7 @@ fn run(root: args::Root, command: Command) -> Outcome {
             Command::Top(args) => top::top(settings, args).await,
             Command::Exec(args) => exec::exec(settings, args).await,
             Command::Images(args) => images::images(settings, args).await,
+            Command::Build(args) => build::build(settings, args).await,
             Command::Pull(args) => pull::pull(settings, args).await,
             Command::Push(args) => pull::push(settings, args).await,
             Command::Ui(args) => ui::ui(settings, args).await,

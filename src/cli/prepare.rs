@@ -141,7 +141,7 @@ fn external(project: &Project, observed: &Observed) -> Result<(), Failure> {
 }
 
 /// What was fetched from elsewhere is read, never run: a file below `remotes` names no command of this machine.
-fn foreign_commands(loaded: &Loaded, remotes: &Path) -> Result<(), Failure> {
+pub fn foreign_commands(loaded: &Loaded, remotes: &Path) -> Result<(), Failure> {
     for service in loaded.project.services.values() {
         let origin = service.wasm.as_ref().and_then(|wasm| wasm.build.as_ref()?.origin);
         if let Some(origin) = origin

@@ -50,7 +50,7 @@ pub async fn pull(settings: Settings, args: Pull) -> Outcome {
     let Pulled { failures, to_build } = outcome.await?;
     if !to_build.is_empty() {
         output::warn(&format!(
-            "some images must be built: `wcompose up --build {}`",
+            "some images must be built: `wcompose build {}`",
             to_build.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(" ")
         ));
     }
@@ -67,13 +67,9 @@ pub async fn push(settings: Settings, args: Push) -> Outcome {
     let failures = shown(&settings, &name, |road| async move {
         let progress = if quiet { silent() } else { road.progress() };
         let work = Work { road: &road, folders: &folders, progress: &progress };
-        let outcomes = join_all(services.iter().map(|service| work.push(service))).await;
-        outcomes.into_iter().filter_map(Result::err).collect::<Vec<_>>()
+        work.push_all(&services).await
     });
-    let failures = failures.await?;
-    if failures.is_empty() {
-        return Ok(ExitCode::SUCCESS);
-    }
+    let Err(failures) = failures.await? else { return Ok(ExitCode::SUCCESS) };
     if args.ignore_push_failures {
         failures.iter().for_each(output::failure);
         return Ok(ExitCode::SUCCESS);
@@ -90,7 +86,7 @@ fn chosen(project: &Project, names: &[String], dependencies: bool) -> Result<Vec
 }
 
 /// Work whose progress is shown, until it is done or interrupted.
-async fn shown<T, F: Future<Output = T>>(
+pub async fn shown<T, F: Future<Output = T>>(
     settings: &Settings,
     project: &ProjectName,
     work: impl FnOnce(Road) -> F,
@@ -122,7 +118,8 @@ async fn shown<T, F: Future<Output = T>>(
     }
 }
 
-fn silent() -> Progress {
+/// Tells nobody.
+pub fn silent() -> Progress {
     std::sync::Arc::new(|_, _, _| {})
 }
 
@@ -132,10 +129,14 @@ struct Pulled {
     to_build: Vec<ServiceName>,
 }
 
-struct Work<'w> {
-    road: &'w Road,
-    folders: &'w ImageFolders,
-    progress: &'w Progress,
+/// Pulling and pushing for a project.
+pub struct Work<'w> {
+    /// Where its engines are.
+    pub road: &'w Road,
+    /// Where modules are kept.
+    pub folders: &'w ImageFolders,
+    /// What is told.
+    pub progress: &'w Progress,
 }
 
 impl Work<'_> {
@@ -220,6 +221,13 @@ impl Work<'_> {
         }
     }
 
+    /// Pushes all at once; tells which could not be.
+    pub async fn push_all(&self, services: &[Service]) -> Result<(), Vec<Failure>> {
+        let outcomes = join_all(services.iter().map(|service| self.push(service))).await;
+        let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+        if failures.is_empty() { Ok(()) } else { Err(failures) }
+    }
+
     /// What is made here and has a name is pushed under it, and under a build's further tags.
     async fn push(&self, service: &Service) -> Result<(), Failure> {
         let label = service.name.as_str();
@@ -247,7 +255,7 @@ impl Work<'_> {
         }
         let docker = self.road.engines().docker().await?;
         let found = docker.image(image).await?.ok_or_else(|| {
-            let hint = format!("build it: `wcompose up --build {}`", service.name);
+            let hint = format!("build it: `wcompose build {}`", service.name);
             Failure::new(format!("{subject}: there is no image `{image}` on this machine to push"), [hint])
         })?;
         if wasm_sign(service).is_some() || is_wasm_platform(&found.config.platform) {

@@ -5,6 +5,7 @@
 
 mod apart;
 mod bad_input;
+mod building;
 mod cache;
 mod change;
 mod cli;
