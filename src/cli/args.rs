@@ -196,6 +196,24 @@ pub struct Up {
     /// Return once services are running or healthy (implies -d)
     #[arg(long)]
     pub wait: bool,
+    /// Stop everything when a service ends
+    #[arg(long, conflicts_with_all = ["detach", "wait", "abort_on_container_failure"])]
+    pub abort_on_container_exit: bool,
+    /// Stop everything when a service ends with an exit code other than 0
+    #[arg(long, conflicts_with_all = ["detach", "wait"])]
+    pub abort_on_container_failure: bool,
+    /// End with the exit code of a service (implies --abort-on-container-exit)
+    #[arg(long, value_name = "SERVICE", conflicts_with_all = ["detach", "wait", "abort_on_container_failure"])]
+    pub exit_code_from: Option<String>,
+    /// Show the output of these services alone
+    #[arg(long, value_name = "SERVICE", conflicts_with = "attach_dependencies")]
+    pub attach: Vec<String>,
+    /// Leave out the output of a service
+    #[arg(long, value_name = "SERVICE")]
+    pub no_attach: Vec<String>,
+    /// Also show the output of what the named services depend on
+    #[arg(long)]
+    pub attach_dependencies: bool,
     /// No colours
     #[arg(long)]
     pub no_color: bool,

@@ -13,6 +13,7 @@ pub mod digests;
 pub mod down;
 pub mod errand;
 pub mod exec;
+pub mod exits;
 pub mod host;
 pub mod images;
 pub mod known;

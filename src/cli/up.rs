@@ -1,13 +1,16 @@
 //! `wcompose up`: in the foreground as the supervisor itself, or detached.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::args::{PullWhen, Up};
+use super::exits::{Exits, Rule};
 use super::host::{Host, Use};
 use super::outcome::{Failure, Outcome};
 use super::paths::ProjectPaths;
+use super::prepare::known_services;
 use super::resolve::{DryRun, Step};
 use super::screen::{Screen, ask, carry_out, conclude};
 use super::settings::Settings;
@@ -18,6 +21,7 @@ use crate::control::client;
 use crate::control::lock::Lock;
 use crate::image::kind::wasm_sign;
 use crate::model::{Project, PullPolicy, ServiceName};
+use crate::plan::select::{self, Dependencies};
 use crate::session::{Command, LogInterest, LogMode, Reply, Request, UpOptions, UpRequest};
 use crate::supervisor::signals::Signals;
 use crate::view::console::Lines;
@@ -123,8 +127,14 @@ async fn attached(
     let mut begun = args.watch.then(|| watch::begin(&loaded.project, &names(&args.services))).transpose()?;
     let mut watching = None;
     // What earlier runs said is for `logs`.
-    let services = names(&args.services);
-    let interest = LogInterest { mode: LogMode::Follow, services, tail: Some(0), ..LogInterest::default() };
+    let shown = shown(args, &loaded.project)?;
+    let rule = Rule::of(args, &loaded.project)?;
+    let interest = match &shown {
+        Some(services) => {
+            LogInterest { mode: LogMode::Follow, services: services.clone(), tail: Some(0), ..LogInterest::default() }
+        }
+        None => LogInterest::default(),
+    };
     let guests = has_guests(&loaded.project);
     paths.make()?;
     let (host, mut session) = match Lock::acquire(&paths.lock)? {
@@ -148,23 +158,34 @@ async fn attached(
         names: if args.no_log_prefix { Names::Hidden } else { Names::Shown },
         times: if args.timestamps { Times::Shown } else { Times::Hidden },
     };
-    let mut screen = Screen::new(settings, Lines::Shown { format, services: names(&args.services) });
+    let lines = shown.map_or(Lines::Kept, |services| Lines::Shown { format, services });
+    let mut screen = Screen::new(settings, lines);
     if args.no_color {
         screen.plain_lines();
     }
     let mut console = screen.console(&session)?;
+    let mut exits = match (rule, &host) {
+        (None, _) => None,
+        (Some(rule), Some(host)) => Some(Exits::new(rule, host.session(LogInterest::default()).await?)),
+        (Some(rule), None) => {
+            client::connect(&paths.socket, LogInterest::default()).await?.map(|session| Exits::new(rule, session))
+        }
+    };
     let mut ender = Ender { host, commands: session.commands.clone(), asked: 0 };
     let mut answer = Some(ask(&session.commands, Command::Up(Box::new(request.clone()))).await);
-    let mut failed = false;
+    let (mut failed, mut aborting) = (false, false);
     loop {
         let happened = async {
             tokio::select! {
                 reply = wait(&mut answer) => Happened::Settled(reply),
+                () = exited(&mut exits) => Happened::Exited,
                 said = said(&mut watching) => Happened::Watched(said),
                 _ = signals.next() => Happened::Signal,
             }
         };
         match follow(&mut session, &mut console, happened).await? {
+            // Somebody else's supervisor goes on.
+            Followed::Until(Happened::Settled(_)) if aborting && ender.host.is_none() => break,
             Followed::Until(Happened::Settled(reply)) => {
                 answer = None;
                 // What runs in this process ends with it: after a failure everything is told, then stopped. What was
@@ -186,6 +207,17 @@ async fn attached(
                 output::failure(&watch::failure(&error));
                 watching = None;
             }
+            Followed::Until(Happened::Exited) => {
+                watching = None;
+                aborting = true;
+                console.say("Aborting on container exit...", jiff::Timestamp::now())?;
+                if ender.host.is_some() {
+                    ender.end().await;
+                } else {
+                    let stop = Command::Stop { services: Vec::new(), timeout: args.timeout.map(Duration::from_secs) };
+                    answer = Some(ask(&session.commands, stop).await);
+                }
+            }
             Followed::Until(Happened::Signal) => {
                 watching = None;
                 if ender.asked == 0 && !failed {
@@ -198,7 +230,7 @@ async fn attached(
             Followed::Ended => break,
         }
     }
-    let interrupted = ender.asked > 0 && !failed;
+    let interrupted = ender.asked > u32::from(aborting) && !failed;
     if let Some(host) = ender.host {
         host.ended().await;
     }
@@ -206,6 +238,8 @@ async fn attached(
         Err(Failure::Told(1))
     } else if interrupted {
         Err(Failure::Interrupted)
+    } else if let Some(code) = exits.and_then(Exits::code) {
+        Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
     } else {
         Ok(ExitCode::SUCCESS)
     }
@@ -213,8 +247,42 @@ async fn attached(
 
 enum Happened {
     Settled(Option<Reply>),
+    Exited,
     Watched(Said),
     Signal,
+}
+
+/// Whose output is shown, empty for all; absent when nobody's is.
+fn shown(args: &Up, project: &Project) -> Result<Option<Vec<ServiceName>>, Failure> {
+    let (only, without) = (names(&args.attach), names(&args.no_attach));
+    known_services(project, &only)?;
+    known_services(project, &without)?;
+    let named = match (only.is_empty(), args.attach_dependencies) {
+        (false, _) => only.clone(),
+        (true, false) => names(&args.services),
+        (true, true) => {
+            let named = names(&args.services);
+            select::services(project, &named, Dependencies::Include).iter().map(|one| one.name.clone()).collect()
+        }
+    };
+    let is_quiet = |name: &ServiceName| {
+        let asks_to_be = project.services.get(name).is_some_and(|service| !service.attach);
+        without.contains(name) || (asks_to_be && !only.contains(name))
+    };
+    if named.is_empty() && !project.services.keys().any(is_quiet) {
+        return Ok(Some(Vec::new()));
+    }
+    let candidates = if named.is_empty() { project.services.keys().cloned().collect() } else { named };
+    let shown: Vec<_> = candidates.into_iter().filter(|name| !is_quiet(name)).collect();
+    Ok((!shown.is_empty()).then_some(shown))
+}
+
+/// Waits for the end that ends all; nothing, as long as none does.
+async fn exited(exits: &mut Option<Exits>) {
+    match exits {
+        Some(exits) => exits.first().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What watching says; nothing, as long as nobody watches.

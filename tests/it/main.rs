@@ -4,6 +4,7 @@
 //! loudly where none answers, and fail instead under `WCOMPOSE_REQUIRE_ENGINE=1`.
 
 mod apart;
+mod attached;
 mod bad_input;
 mod building;
 mod cache;
