@@ -76,7 +76,7 @@ impl Exits {
         let Update::Event(stamped) = update else { return };
         let Event::Changed { instance } = &stamped.event else { return };
         match &instance.state {
-            InstanceState::Running { .. } => drop(self.ran.insert(instance.name.clone())),
+            InstanceState::Running => drop(self.ran.insert(instance.name.clone())),
             InstanceState::Exited { code, .. } if self.ran.remove(&instance.name) => {
                 self.codes.insert(instance.name.service.clone(), *code);
                 if self.first.is_none() && (*code != 0 || !self.rule.failures_only) {

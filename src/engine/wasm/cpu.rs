@@ -5,9 +5,9 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
+use tokio::time::Instant;
 
 use super::compile::TICK;
 use super::meter::Meter;
