@@ -22,6 +22,8 @@ pub enum Followed<T> {
 
 /// Rows are redrawn at most so often.
 const TICK: Duration = Duration::from_millis(100);
+/// How long a last line may take after the end.
+const LAST: Duration = Duration::from_secs(1);
 
 /// Shows what happens until `until` is done or the session ends. Everything that arrived before is shown first, so a
 /// second call goes on without a gap. The session's snapshot is the caller's to give to [`Console::begin`].
@@ -49,9 +51,13 @@ pub async fn follow<T>(
             update = session.updates.recv() => {
                 // Lines written before an exit stand before it.
                 drain_logs(session, console)?;
-                let Some(update) = update else { return Ok(Followed::Ended) };
+                let Some(update) = update else {
+                    last_logs(session, console).await?;
+                    return Ok(Followed::Ended);
+                };
                 console.update(&update, Timestamp::now())?;
                 if matches!(update, Update::Lost(_)) {
+                    last_logs(session, console).await?;
                     return Ok(Followed::Ended);
                 }
             }
@@ -62,6 +68,14 @@ pub async fn follow<T>(
             },
         }
     }
+}
+
+/// Shows the lines that are still under way when the supervisor ended: they come by a way of their own.
+async fn last_logs(session: &mut Session, console: &mut Console<'_>) -> io::Result<()> {
+    while let Ok(Some(line)) = tokio::time::timeout(LAST, session.logs.recv()).await {
+        console.line(&line, Timestamp::now())?;
+    }
+    Ok(())
 }
 
 /// Shows the lines that are here now, and does not wait for more.

@@ -37,7 +37,7 @@ fn the_first_failure_ends_all_with_its_exit_code() {
 #[test]
 fn the_exit_code_is_that_of_the_service_that_was_named() {
     // It was stopped for the others.
-    let (code, outcome) = code(&three(3, 7), &["--exit-code-from", "server"]);
+    let (code, outcome) = code(&three(0, 7), &["--exit-code-from", "server"]);
     assert_eq!(code, 143, "{outcome}");
     let project = three(0, 0);
     project.run(&["up", "--exit-code-from", "nobody"]).refused(&["no such service", "nobody"]);

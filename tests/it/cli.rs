@@ -103,7 +103,7 @@ fn what_has_no_dry_run_does_nothing_either() {
     for command in ["stop", "restart", "start"] {
         let outcome = project.run(&[command, "--dry-run"]);
         assert_ne!(outcome.code, 0, "{outcome}");
-        assert!(outcome.stderr.contains("have a dry run"), "{outcome}");
+        assert!(outcome.stderr.contains("has no dry run"), "{outcome}");
     }
     assert_eq!(project.ask(port, "/say/hi"), "hi");
 }
