@@ -11,6 +11,7 @@ pub mod cp;
 pub mod detach;
 pub mod digests;
 pub mod down;
+pub mod dry;
 pub mod errand;
 pub mod exec;
 pub mod exits;
@@ -91,20 +92,8 @@ fn run(root: args::Root, command: Command) -> Outcome {
         _ => {}
     }
     let settings = Settings::new(root)?;
-    if settings.dry_run
-        && matches!(
-            &command,
-            Command::Start(_)
-                | Command::Stop(_)
-                | Command::Restart(_)
-                | Command::Scale(_)
-                | Command::Watch(_)
-                | Command::Pull(_)
-                | Command::Push(_)
-                | Command::Ui(_)
-        )
-    {
-        return Err(Failure::new("this command has no dry run", ["leave out `--dry-run`".to_owned()]));
+    if settings.dry_run && dry::dry_run(&command) == dry::DryRun::Refused {
+        return Err(Failure::new("this command has no dry run, and was not run", ["leave out `--dry-run`".to_owned()]));
     }
     output::choose(settings.ansi);
     let command = match command {
