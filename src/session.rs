@@ -201,6 +201,10 @@ pub struct UpOptions {
     pub timeout: Option<u64>,
     /// `--scale`.
     pub scale: BTreeMap<String, u32>,
+    /// `--wait`: until everything is healthy, runs steadily, or did its work.
+    pub wait: bool,
+    /// `--wait-timeout`, seconds; 0 means none.
+    pub wait_timeout: Option<u64>,
     /// A new module is all this is about: there are as many replicas as before.
     pub reload: bool,
     /// `--allow-egress SERVICE=TARGET`.

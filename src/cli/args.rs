@@ -193,9 +193,12 @@ pub struct Up {
     /// Seconds to wait for services to stop; default: their own grace periods
     #[arg(short, long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
-    /// Return once services are running or healthy (implies -d)
+    /// Return once services are running or healthy, or did their work (implies -d)
     #[arg(long)]
     pub wait: bool,
+    /// Seconds to wait at most
+    #[arg(long, value_name = "SECONDS")]
+    pub wait_timeout: Option<u64>,
     /// Stop everything when a service ends
     #[arg(long, conflicts_with_all = ["detach", "wait", "abort_on_container_failure"])]
     pub abort_on_container_exit: bool,

@@ -27,6 +27,7 @@ use crate::engine::Engine as _;
 use crate::engine::engines::Engines;
 use crate::event::Event;
 use crate::model::{Project, ProjectName, ServiceName};
+use crate::plan::observed::Observed;
 use crate::plan::unit::{AtEnd, Plan};
 use crate::plan::{self, DownOptions};
 use crate::session::{
@@ -353,7 +354,7 @@ impl Road {
             self.paths.note_engine();
         }
         let fresh = prepared.observed.instances.is_empty();
-        let reply = self.adopt(prepared.plan, Goal::Up).await?;
+        let reply = self.adopt(prepared.plan, wanted.goal()).await?;
         let failed = matches!(&reply, Reply::Settled { failures } if !failures.is_empty());
         if failed && fresh && self.nothing_ran().await {
             self.take_down(&DownRequest::default(), Some(&wanted.project)).await?;
@@ -448,8 +449,8 @@ impl Road {
     }
 
     /// Makes what exists known to the loop.
-    pub async fn know(&self, project: &Project, stopped: &Stopped) -> Result<Known, Failure> {
-        let mut known = known::known(project, &self.observe().await?, stopped);
+    pub async fn know(&self, project: &Project, observed: &Observed, stopped: &Stopped) -> Result<Known, Failure> {
+        let mut known = known::known(project, observed, stopped);
         self.adopt(std::mem::take(&mut known.plan), Goal::Up).await?;
         Ok(known)
     }
@@ -462,7 +463,7 @@ impl Road {
     }
 
     /// What exists now.
-    pub async fn observe(&self) -> Result<plan::observed::Observed, Failure> {
+    pub async fn observe(&self) -> Result<Observed, Failure> {
         Ok(self.engines.observe(&self.project).await?)
     }
 

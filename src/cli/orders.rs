@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use super::args::Stop;
 use super::host::{Host, Use};
-use super::known::Stopped;
+use super::known::{self, Stopped};
 use super::outcome::{Failure, Outcome};
 use super::paths::ProjectPaths;
 use super::screen::carry_out;
 use super::settings::Settings;
 use super::target::Target;
 use crate::control::client;
+use crate::model::ServiceName;
+use crate::plan::{Dependencies, select};
 use crate::session::{Command, LogInterest};
 use crate::supervisor::signals::Signals;
 
@@ -38,6 +40,8 @@ pub async fn restart(settings: Settings, args: Stop) -> Outcome {
 async fn order(settings: Settings, target: Target, command: Command) -> Outcome {
     let paths = settings.paths.project(&target.name);
     if let Some(session) = client::connect(&paths.socket, LogInterest::default()).await? {
+        let known = session.snapshot.instances.keys().map(|name| &name.service);
+        target.known_services(services(&command), known)?;
         return carry_out(&settings, session, command, &mut Signals::listen()?).await;
     }
     let host = Host::start(&settings, &target.name, &paths, None, Use::Once)?;
@@ -57,31 +61,54 @@ async fn order(settings: Settings, target: Target, command: Command) -> Outcome 
 async fn know(host: &Host, target: &Target, paths: &ProjectPaths, command: &Command) -> Result<(), Failure> {
     let road = host.road();
     target.connect(&road, paths).await?;
-    let project = target.project.as_ref().ok_or_else(|| {
-        Failure::new(format!("project `{}`: no compose file", target.name), ["name it with `-f`".to_owned()])
-    })?;
-    let stopped = match command {
-        Command::Start { services } | Command::Restart { services, .. } => Stopped::Started(services.clone()),
+    let observed = road.observe().await?;
+    let labelled;
+    let project = match &target.project {
+        Some(project) => project,
+        None => {
+            labelled = known::labelled(&target.name, &observed);
+            &labelled
+        }
+    };
+    target.known_services(services(command), project.services.keys())?;
+    let (stopped, starts) = match command {
+        // What a service depends on is started with it.
+        Command::Start { services } if !services.is_empty() => {
+            let with = select::services(project, services, Dependencies::Include);
+            let names = with.into_iter().map(|service| service.name.clone());
+            (Stopped::Known(names.chain(services.iter().cloned()).collect()), true)
+        }
+        Command::Start { services } | Command::Restart { services, .. } => (Stopped::Known(services.clone()), true),
         Command::Up(_)
         | Command::Run(_)
         | Command::Down(_)
         | Command::Usage
         | Command::Stop { .. }
-        | Command::Kill { .. } => Stopped::Left,
+        | Command::Kill { .. } => (Stopped::Left, false),
     };
-    let known = road.know(project, &stopped).await?;
-    let starts = stopped != Stopped::Left;
+    let known = road.know(project, &observed, &stopped).await?;
     if starts && known.lost_guests {
         return Err(Failure::new(
             format!("project `{}` has Wasm services, and its supervisor is gone", target.name),
             ["`up -d` starts them again; what did not change stays as it is".to_owned()],
         ));
     }
-    if starts && known.instances == 0 {
+    if starts && known.services.is_empty() {
         return Err(Failure::new(
             format!("project `{}` has no containers to start", target.name),
             ["`up -d` makes them".to_owned()],
         ));
     }
     Ok(())
+}
+
+/// The services that a command names.
+fn services(command: &Command) -> &[ServiceName] {
+    match command {
+        Command::Start { services }
+        | Command::Stop { services, .. }
+        | Command::Restart { services, .. }
+        | Command::Kill { services, .. } => services,
+        Command::Up(_) | Command::Run(_) | Command::Down(_) | Command::Usage => &[],
+    }
 }

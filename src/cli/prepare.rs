@@ -15,6 +15,7 @@ use crate::plan::observed::Observed;
 use crate::plan::unit::Plan;
 use crate::plan::{self, Count, Dependencies, NewModule, Orphans, Recreate, select};
 use crate::session::UpRequest;
+use crate::supervisor::Goal;
 
 /// A project whose images are known: what is left needs a moment in which nothing changes.
 pub struct Wanted {
@@ -70,6 +71,15 @@ impl Wanted {
     /// Whether a guest runs any of it.
     pub fn has_guests(&self) -> bool {
         self.resolution.iter().any(|(name, resolved)| self.selected.contains(name) && resolved.is_wasm())
+    }
+
+    /// How far it is to be brought before it counts as up.
+    pub fn goal(&self) -> Goal {
+        let options = &self.up.options;
+        match options.wait {
+            true => Goal::Ready { within: options.wait_timeout.filter(|limit| *limit > 0).map(Duration::from_secs) },
+            false => Goal::Up,
+        }
     }
 
     /// Observes, and plans from what is seen. Nothing may be under way meanwhile.

@@ -1,5 +1,7 @@
 //! What a command without `up` is about: a loaded project, or only a name (`-p`) whose objects the engine knows.
 
+use std::collections::BTreeSet;
+
 use super::host::Road;
 use super::load;
 use super::outcome::Failure;
@@ -47,6 +49,25 @@ impl Target {
             }
         }
         Ok(names)
+    }
+
+    /// Without files, what exists tells which services there are; another name is an error as well.
+    pub fn known_services<'a>(
+        &self,
+        names: &[ServiceName],
+        existing: impl IntoIterator<Item = &'a ServiceName>,
+    ) -> Result<(), Failure> {
+        if self.project.is_some() || names.is_empty() {
+            return Ok(());
+        }
+        let existing: BTreeSet<&ServiceName> = existing.into_iter().collect();
+        let Some(unknown) = names.iter().find(|name| !existing.contains(name)) else { return Ok(()) };
+        let known: Vec<_> = existing.iter().map(|name| format!("`{name}`")).collect();
+        let hint = match known.as_slice() {
+            [] => format!("project `{}` has no containers", self.name),
+            known => format!("project `{}` has containers of {}", self.name, known.join(", ")),
+        };
+        Err(Failure::new(format!("no such service: `{unknown}`"), [hint]))
     }
 
     /// Whether the Docker engine may hold anything of it: always, unless every service says by itself that it is Wasm

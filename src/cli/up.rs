@@ -359,6 +359,8 @@ fn options(args: &Up) -> Result<UpOptions, Failure> {
         remove_orphans: args.remove_orphans,
         timeout: args.timeout,
         scale,
+        wait: args.wait,
+        wait_timeout: args.wait_timeout,
         reload: false,
         allow_egress,
     })

@@ -107,7 +107,7 @@ async fn reach(
     let host = Host::start(settings, &target.name, paths, None, Use::Once)?;
     let road = host.road();
     target.connect(&road, paths).await?;
-    road.know(project, &Stopped::Left).await?;
+    road.know(project, &road.observe().await?, &Stopped::Left).await?;
     let session = host.session(LogInterest::default()).await?;
     Ok((Some(host), session))
 }

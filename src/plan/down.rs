@@ -172,7 +172,7 @@ fn dependencies(target: Target<'_>, existing: &Existing) -> BTreeSet<ServiceName
         None => existing
             .labels
             .get(label::DEPENDS_ON)
-            .map(|text| label::parse_dependencies(text).map(ServiceName::from).collect())
+            .map(|text| label::parse_dependencies(text).map(|(name, _)| name).collect())
             .unwrap_or_default(),
     }
 }

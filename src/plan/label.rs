@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{InstanceName, Project, Resolved, Service};
+use crate::model::{Condition, Dependency, InstanceName, Project, Resolved, Service, ServiceName};
 
 /// The release of Docker Compose whose behaviour is kept.
 pub const COMPOSE_VERSION: &str = "2.40.3";
@@ -106,7 +106,17 @@ fn dependencies(service: &Service) -> String {
     entries.join(",")
 }
 
-/// Names of the dependencies a `depends_on` label holds.
-pub(super) fn parse_dependencies(label: &str) -> impl Iterator<Item = &str> {
-    label.split(',').filter_map(|entry| entry.split(':').next()).filter(|name| !name.is_empty())
+/// The dependencies a `depends_on` label holds. The label does not tell optional ones from others.
+pub fn parse_dependencies(label: &str) -> impl Iterator<Item = (ServiceName, Dependency)> {
+    label.split(',').filter_map(|entry| {
+        let mut words = entry.split(':');
+        let name = words.next().filter(|name| !name.is_empty())?;
+        let condition = match words.next() {
+            Some("service_healthy") => Condition::Healthy,
+            Some("service_completed_successfully") => Condition::Completed,
+            _ => Condition::Started,
+        };
+        let restart = words.next() == Some("true");
+        Some((name.into(), Dependency { condition, restart, required: true }))
+    })
 }

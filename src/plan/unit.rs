@@ -97,6 +97,8 @@ pub enum Action {
     Start,
     /// It runs already as it should: only watch it.
     Adopt(Box<Existing>),
+    /// It does not run, and is left so; a later wish may start it.
+    Know(Box<Existing>),
     /// It runs, and nothing but its module is another one: the new one takes over while it runs.
     Swap(Box<Existing>),
 }
@@ -294,6 +296,7 @@ impl fmt::Display for Work {
             Self::Step(step) => write!(f, "{step}"),
             Self::Instance(spec, Action::Start) => write!(f, "start {}", spec.container),
             Self::Instance(spec, Action::Adopt(_)) => write!(f, "keep {}", spec.container),
+            Self::Instance(spec, Action::Know(_)) => write!(f, "leave {}", spec.container),
             Self::Instance(spec, Action::Swap(_)) => write!(f, "swap the module of {}", spec.container),
         }
     }

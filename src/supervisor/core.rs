@@ -12,6 +12,7 @@ mod command;
 mod facts;
 #[cfg(test)]
 mod laws;
+mod ready;
 mod replace;
 mod roster;
 mod settle;
@@ -136,6 +137,11 @@ pub enum Input {
 pub enum Goal {
     /// They stay as they are.
     Up,
+    /// As [`Goal::Up`], and the plan is carried out only when what it runs is healthy, runs steadily, or did its work.
+    Ready {
+        /// Not longer than this.
+        within: Option<Duration>,
+    },
     /// Those of these services end; empty means all, and then the supervisor ends as well.
     Down(Vec<ServiceName>),
 }
@@ -407,7 +413,8 @@ impl Core {
             | State::Failed { .. } => None,
         };
         let probe = |instance: &Instance| instance.monitor.as_ref().and_then(|monitor| monitor.deadline());
-        self.instances.values().flat_map(|instance| [restart(instance), probe(instance)]).flatten().min()
+        let instances = self.instances.values().flat_map(|instance| [restart(instance), probe(instance)]).flatten();
+        instances.chain(self.ready_deadline()).min()
     }
 
     /// What it is at.

@@ -353,8 +353,8 @@ impl Drive {
         self.tasks.spawn(async move {
             let begun = async {
                 match &action {
-                    // The core swaps what runs; what does not is started.
-                    Action::Start | Action::Swap(_) => engine.start(spec, outlet).await,
+                    // The core swaps what runs, and starts what is known only when it is wished to run.
+                    Action::Start | Action::Swap(_) | Action::Know(_) => engine.start(spec, outlet).await,
                     Action::Adopt(existing) => engine.adopt(spec, existing, outlet).await,
                 }
             };

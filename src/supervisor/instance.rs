@@ -11,7 +11,7 @@ use super::restart::Backoff;
 use crate::engine::report::{Attempt, ErrorKind, Exit, Started};
 use crate::event::{InstanceState, InstanceView, Kind, ModuleView};
 use crate::model::{InstanceName, Module, Resolved};
-use crate::plan::observed::{Existing, Health, PublishedPort};
+use crate::plan::observed::{Existing, Health, PublishedPort, RunState};
 use crate::plan::unit::{Action, Addresses, Edge, EdgeCondition, InstanceSpec, UnitId};
 
 /// What is wished of an instance. The core moves the instance towards it, a step at a time.
@@ -134,6 +134,15 @@ pub(super) enum Next {
     Anew(Arc<InstanceSpec>),
 }
 
+/// What is waited for of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaited {
+    /// That a dependent may start.
+    Condition(EdgeCondition),
+    /// That it is ready, for whoever brought it up.
+    Ready,
+}
+
 /// One instance.
 #[derive(Debug)]
 pub(super) struct Instance {
@@ -160,7 +169,7 @@ pub(super) struct Instance {
     pub(super) check: Result<Option<Check>, Unrecognised>,
     pub(super) monitor: Option<Monitor>,
     /// Progress said that somebody waits for this of it.
-    pub(super) awaited: Option<EdgeCondition>,
+    pub(super) awaited: Option<Awaited>,
     pub(super) facts: Facts,
     /// As views were last told.
     pub(super) shown: Option<InstanceView>,
@@ -252,6 +261,23 @@ impl Instance {
         self.facts.created = time(existing.created).or(self.facts.created);
         self.facts.started = time(existing.started).or(self.facts.started);
         self.restarts = existing.restarts;
+    }
+
+    /// As it was observed: it does not run, and nobody wishes it to.
+    pub(super) fn leave(&mut self, existing: &Existing) {
+        self.recall(existing);
+        self.facts.finished = Timestamp::from_second(existing.finished).ok().filter(|_| existing.finished > 0);
+        self.wish = Wish::Rest;
+        self.action = Action::Start;
+        self.state = match existing.state {
+            RunState::Created => State::Idle,
+            RunState::Running
+            | RunState::Paused
+            | RunState::Restarting
+            | RunState::Removing
+            | RunState::Exited
+            | RunState::Dead => State::Exited { code: existing.exit_code, reason: None },
+        };
     }
 
     /// Forgets what held of the last run only.

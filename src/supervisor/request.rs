@@ -1,7 +1,9 @@
 //! Open requests: what each touched, when it is settled, and what did not work.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use crate::event::Failure;
 use crate::model::InstanceName;
 use crate::plan::unit::UnitId;
 
@@ -17,7 +19,22 @@ pub(super) struct Request {
     /// Kills that were sent and not answered yet.
     pub(super) kills: BTreeSet<InstanceName>,
     /// What did not work, beside what the states of steps and instances tell.
-    pub(super) failures: Vec<crate::event::Failure>,
+    pub(super) failures: Vec<Failure>,
+    /// It is not settled before its instances are ready.
+    pub(super) ready: Option<Ready>,
+}
+
+/// How a request waits until its instances are ready.
+#[derive(Debug, Default)]
+pub(super) struct Ready {
+    /// Not longer than this.
+    pub(super) within: Option<Duration>,
+    /// When that time is over, once it began.
+    pub(super) until: Option<Duration>,
+    /// When to look again although nothing happened.
+    pub(super) next: Option<Duration>,
+    /// The wait is over, and what did not become ready.
+    pub(super) over: Option<Vec<Failure>>,
 }
 
 /// What a request is after.
@@ -40,6 +57,7 @@ impl Request {
             instances: BTreeSet::new(),
             kills: BTreeSet::new(),
             failures: Vec::new(),
+            ready: None,
         }
     }
 }

@@ -171,6 +171,11 @@ pub(super) fn unchanged(drafts: &[Draft]) -> Plan {
     running_as(drafts, Action::Adopt)
 }
 
+/// Services that exist and do not run, as they are.
+pub(super) fn stopped(drafts: &[Draft]) -> Plan {
+    running_as(drafts, |existing| Action::Know(Box::new(Existing { state: RunState::Exited, ..*existing })))
+}
+
 /// `up` of services that all run already, with other modules.
 pub(super) fn swapped(drafts: &[Draft]) -> Plan {
     running_as(drafts, Action::Swap)

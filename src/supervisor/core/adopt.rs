@@ -8,11 +8,11 @@ use crate::event::Event;
 use crate::model::InstanceName;
 use crate::plan::unit::{Action, Plan, Step, Unit, UnitId, Work};
 use crate::supervisor::instance::{Instance, State, Wish};
-use crate::supervisor::request::{Aim, Request};
+use crate::supervisor::request::{Aim, Ready, Request};
 
 impl Core {
     pub(super) fn adopt(&mut self, request: u64, plan: Plan, goal: Goal, turn: &mut Turn) {
-        if goal == Goal::Up && self.ending() {
+        if !matches!(goal, Goal::Down(_)) && self.ending() {
             let message = "the project is being stopped".into();
             turn.effects.push(Effect::Refuse { request, message });
             return;
@@ -23,14 +23,17 @@ impl Core {
             turn.emit(Event::Warned { message: warning.clone() });
         }
         let mut record = Request::new(request, Aim::Up);
-        if let Goal::Down(services) = &goal {
-            record.aim = Aim::Down;
-            self.take_down(services, &mut record, turn);
+        match &goal {
+            Goal::Up => {}
+            Goal::Ready { within } => record.ready = Some(Ready { within: *within, ..Ready::default() }),
+            Goal::Down(services) => {
+                record.aim = Aim::Down;
+                self.take_down(services, &mut record, turn);
+            }
         }
         self.steps.retain(|_, unit| matches!(unit.state, StepState::Pending | StepState::Running));
         self.take_steps(&plan.units, &mut record);
-        let planned = self.take_instances(plan.units, turn);
-        record.instances.extend(planned.iter().cloned());
+        let planned = self.take_instances(plan.units, &mut record, turn);
         self.restart_dependents(&mut record);
         // The plan's order first, then what it does not name.
         self.instances.order(&planned);
@@ -77,7 +80,7 @@ impl Core {
         }
     }
 
-    fn take_instances(&mut self, units: Vec<Unit>, turn: &mut Turn) -> Vec<InstanceName> {
+    fn take_instances(&mut self, units: Vec<Unit>, record: &mut Request, turn: &mut Turn) -> Vec<InstanceName> {
         let mut planned = Vec::new();
         for unit in units {
             let Work::Instance(spec, action) = unit.work else { continue };
@@ -87,6 +90,15 @@ impl Core {
             instance.after = unit.after;
             instance.waived.clear();
             instance.next = None;
+            if let Action::Know(existing) = action {
+                if !instance.is_active() {
+                    instance.leave(&existing);
+                    instance.respecify(spec);
+                }
+                planned.push(name);
+                continue;
+            }
+            record.instances.insert(name.clone());
             if matches!(action, Action::Swap(_)) && instance.take_swap(&spec) {
                 planned.push(name);
                 continue;

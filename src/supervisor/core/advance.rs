@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::model::InstanceName;
 use crate::plan::unit::{Action, Edge, EdgeCondition, Step, UnitId};
 use crate::supervisor::gate::{self, Verdict};
-use crate::supervisor::instance::{Instance, Next, Origin, Problem, State, Wish, container_label, spoken};
+use crate::supervisor::instance::{Awaited, Instance, Next, Origin, Problem, State, Wish, container_label, spoken};
 
 /// What all conditions of a unit say together.
 pub(super) enum Gate {
@@ -46,9 +46,11 @@ impl Core {
             let instance = &self.instances[index];
             match (instance.wish, &instance.state) {
                 (Wish::Again, _) if !instance.is_active() => {
+                    let resting = self.resting_dependencies(instance);
                     let instance = self.instances.at_mut(index);
                     instance.wish = Wish::Run;
                     instance.rouse_anew();
+                    instance.waived = resting;
                     moved = true;
                 }
                 (Wish::Rest, State::Backoff { code, reason, .. }) => {
@@ -62,6 +64,18 @@ impl Core {
             }
         }
         moved
+    }
+
+    /// What an instance depends on and nobody wishes to run: what ran before runs anew without.
+    fn resting_dependencies(&self, instance: &Instance) -> Vec<UnitId> {
+        if instance.attempt.0 == 0 && instance.state == State::Idle {
+            return Vec::new();
+        }
+        let rests = |edge: &&Edge| match &edge.on {
+            UnitId::Instance(on) => self.instances.get(on).is_some_and(|one| one.wish == Wish::Rest),
+            _ => false,
+        };
+        instance.after.iter().filter(rests).map(|edge| edge.on.clone()).collect()
     }
 
     fn advance_steps(&mut self, turn: &mut Turn) -> bool {
@@ -132,7 +146,7 @@ impl Core {
     fn try_start(&mut self, index: usize, turn: &mut Turn) -> bool {
         let instance = &self.instances[index];
         let gate = match instance.action {
-            Action::Start | Action::Swap(_) => self.gate(&instance.after, &instance.waived),
+            Action::Start | Action::Swap(_) | Action::Know(_) => self.gate(&instance.after, &instance.waived),
             // It runs already: there is nothing to hold back.
             Action::Adopt(_) => Gate::Open,
         };
@@ -145,7 +159,7 @@ impl Core {
             Gate::Closed(_) => {}
             Gate::Open => {
                 let announce = match instance.action {
-                    Action::Start | Action::Swap(_) => "Started",
+                    Action::Start | Action::Swap(_) | Action::Know(_) => "Started",
                     Action::Adopt(_) => "Running",
                 };
                 instance.begin(Some(announce), turn);
@@ -304,16 +318,25 @@ impl Core {
             else {
                 continue;
             };
-            dependency.awaited = Some(condition);
+            dependency.awaited = Some(Awaited::Condition(condition));
             turn.began(dependency.label(), "Waiting");
         }
+        self.tell_unready(turn);
     }
 
     /// Progress: what became of those waited for.
     fn tell_awaited(&mut self, turn: &mut Turn) {
         for index in 0..self.instances.len() {
             let instance = &self.instances[index];
-            let Some(condition) = instance.awaited else { continue };
+            let condition = match instance.awaited {
+                None => continue,
+                Some(Awaited::Ready) if self.tell_ready(instance, turn) => {
+                    self.instances.at_mut(index).awaited = None;
+                    continue;
+                }
+                Some(Awaited::Ready) => continue,
+                Some(Awaited::Condition(condition)) => condition,
+            };
             match gate::verdict(instance, || self.replicas(&instance.spec.name), condition) {
                 Verdict::Waits if instance.wish == Wish::Run => continue,
                 Verdict::Holds if condition == EdgeCondition::Completed => turn.ended(instance.label(), "Exited"),

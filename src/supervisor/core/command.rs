@@ -12,14 +12,16 @@ use crate::supervisor::request::{Aim, Request};
 impl Core {
     pub(super) fn command(&mut self, request: u64, command: Command, turn: &mut Turn) {
         let Command { verb, services } = command;
-        if let Some(unknown) =
-            services.iter().find(|service| !self.instances.keys().any(|name| name.service == **service))
+        let starts = matches!(verb, Verb::Start | Verb::Restart { .. });
+        // Of what there is nothing of, nothing is to be stopped.
+        if starts
+            && let Some(unknown) =
+                services.iter().find(|service| !self.instances.keys().any(|name| name.service == **service))
         {
-            let message = format!("no such service: {unknown}");
+            let message = format!("service \"{unknown}\" has no container to start");
             turn.effects.push(Effect::Refuse { request, message });
             return;
         }
-        let starts = matches!(verb, Verb::Start | Verb::Restart { .. });
         if starts && self.ending() {
             let message = "the project is being stopped".into();
             turn.effects.push(Effect::Refuse { request, message });

@@ -8,7 +8,7 @@ use crate::event::{Event, Failure, InstanceView, Phase};
 use crate::model::InstanceName;
 use crate::plan::unit::{AtEnd, UnitId};
 use crate::supervisor::instance::{Instance, Origin, State, Wish, spoken};
-use crate::supervisor::request::{Aim, Request};
+use crate::supervisor::request::{Aim, Ready, Request};
 
 impl Core {
     pub(super) fn view(&self, instance: &Instance) -> InstanceView {
@@ -20,7 +20,7 @@ impl Core {
     }
 
     /// The edge that an instance waits for which is to start, by its index.
-    fn blocked(&self, instance: &Instance) -> Option<usize> {
+    pub(super) fn blocked(&self, instance: &Instance) -> Option<usize> {
         let idle = instance.wish == Wish::Run && instance.state == State::Idle;
         match idle.then(|| self.gate(&instance.after, &instance.waived))? {
             Gate::Closed(edge) => Some(edge),
@@ -48,8 +48,12 @@ impl Core {
 
     /// Answers requests that are carried out, tells the phase, and ends when there is nothing left to own.
     pub(super) fn settle(&mut self, turn: &mut Turn) {
-        let (settled, open): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.requests).into_iter().partition(|request| self.is_settled(request));
+        let mut requests = std::mem::take(&mut self.requests);
+        for request in requests.iter_mut().filter(|request| request.ready.is_some()) {
+            let carried_out = self.is_carried_out(request);
+            self.watch_ready(request, carried_out, turn);
+        }
+        let (settled, open): (Vec<_>, Vec<_>) = requests.into_iter().partition(|request| self.is_settled(request));
         self.requests = open;
         for request in settled {
             let failures = self.failures(&request);
@@ -110,7 +114,17 @@ impl Core {
             })
     }
 
+    /// Whether nothing is left to be done about it. Who waits for readiness is done with what did not work as well.
     fn is_settled(&self, request: &Request) -> bool {
+        match &request.ready {
+            Some(Ready { over: Some(_), .. }) => true,
+            Some(_) => self.is_carried_out(request) && !self.failures(request).is_empty(),
+            None => self.is_carried_out(request),
+        }
+    }
+
+    /// Whether it came as far as it can.
+    fn is_carried_out(&self, request: &Request) -> bool {
         let steps = request.steps.iter().all(|id| match self.steps.get(id).map(|unit| &unit.state) {
             Some(StepState::Pending) => false,
             _ => !self.inflight.contains(id),
@@ -156,6 +170,10 @@ impl Core {
                 }
                 _ => {}
             }
+        }
+        // What did not become ready is told where nothing explains it.
+        if let (true, Some(Ready { over: Some(unready), .. })) = (failures.is_empty(), &request.ready) {
+            failures.extend(unready.iter().cloned());
         }
         let mut seen = BTreeSet::new();
         failures.retain(|failure| seen.insert((failure.service.clone(), failure.message.clone())));

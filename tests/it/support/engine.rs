@@ -86,6 +86,24 @@ impl Engine {
         serde_json::from_str(&answer).unwrap_or(Value::Null)
     }
 
+    /// The engine's time now, as its list of events takes it.
+    pub fn now(&self) -> String {
+        let time: jiff::Timestamp = text(&self.get("/info")["SystemTime"]).parse().expect("the engine tells the time");
+        format!("{}.{:09}", time.as_second(), time.subsec_nanosecond())
+    }
+
+    /// The services whose containers this happened to since a time, in order.
+    pub fn happened(&self, project: &str, action: &str, since: &str) -> Vec<String> {
+        let label = format!("%22label%22:%5B%22com.docker.compose.project={project}%22%5D");
+        let filters = format!("%7B{label},%22event%22:%5B%22{action}%22%5D%7D");
+        let path = format!("/events?since={since}&until={}&filters={filters}", self.now());
+        let (status, body) = request(&self.socket, "GET", &path, None).expect("the engine answers");
+        let body = String::from_utf8_lossy(&body).into_owned();
+        assert!(status == 200, "GET {path}: status {status}: {body}");
+        let events = body.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event is JSON"));
+        events.map(|event| text(&event["Actor"]["Attributes"]["com.docker.compose.service"])).collect()
+    }
+
     /// Containers of a project, running or not.
     pub fn containers(&self, project: &str) -> Vec<Value> {
         let path = format!("/containers/json?all=1&filters={}", label_filter(project));
