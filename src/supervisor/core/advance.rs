@@ -68,7 +68,8 @@ impl Core {
 
     /// What an instance depends on and nobody wishes to run: what ran before runs anew without.
     fn resting_dependencies(&self, instance: &Instance) -> Vec<UnitId> {
-        if instance.attempt.0 == 0 && instance.state == State::Idle {
+        let ran = instance.attempt.0 > 0 || matches!(instance.state, State::Exited { .. });
+        if !ran {
             return Vec::new();
         }
         let rests = |edge: &&Edge| match &edge.on {
