@@ -1,14 +1,11 @@
 //! wcompose's own store of images: blobs by digest (`<data>/content/blobs/sha256/…`), and names that stand for them.
 //!
-//! What is stored is what its digest says: a blob is hashed while it is written, and again when it is read. It is written
-//! under a temporary name, synced and renamed, so two processes and a crash in the middle do no harm; what a crash leaves
-//! has a name that nothing reads.
+//! What is stored is what its digest says: a blob is hashed while it is written, and again when it is read.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +14,7 @@ use thiserror::Error;
 
 use super::layers::{ArchiveError, io_error};
 use super::oci;
+use super::whole::{self, Unnamed};
 
 /// The store of one user.
 #[derive(Debug, Clone)]
@@ -104,21 +102,16 @@ impl Content {
     /// Stores bytes that have this digest.
     pub fn put(&self, digest: &str, bytes: &[u8]) -> Result<(), ContentError> {
         let mut draft = self.draft()?;
-        draft.write_all(bytes).map_err(io_error("writing", &draft.path))?;
+        draft.write_all(bytes).map_err(io_error("writing", draft.path()))?;
         draft.keep(digest)
     }
 
     /// Something to be written and then kept.
     pub fn draft(&self) -> Result<Draft, ContentError> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
         let blobs = self.blobs();
         private(&blobs)?;
-        let path = blobs.join(format!(".{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
-        // A process of another life may have left one of that name.
-        let _ = fs::remove_file(&path);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let file = file.map_err(io_error("creating", &path))?;
-        Ok(Draft { content: self.clone(), file, path, hash: Sha256::new(), size: 0 })
+        let file = Unnamed::within(&blobs).map_err(io_error("creating a file in", &blobs))?;
+        Ok(Draft { content: self.clone(), file, hash: Sha256::new(), size: 0 })
     }
 
     /// Lets a name stand for a manifest, from now on.
@@ -127,13 +120,7 @@ impl Content {
         private(&self.folder.join("names"))?;
         let entry = Entry { name: name.to_owned(), digest: digest.to_owned() };
         let text = serde_json::to_vec(&entry).map_err(io::Error::from).map_err(io_error("writing", &path))?;
-        let temporary = path.with_extension(format!("{}.new", std::process::id()));
-        let written = File::create(&temporary).and_then(|mut file| {
-            file.write_all(&text)?;
-            file.sync_all()
-        });
-        written.and_then(|()| fs::rename(&temporary, &path)).map_err(io_error("writing", &path))?;
-        Ok(())
+        Ok(whole::write(&path, &text).map_err(io_error("writing", &path))?)
     }
 
     /// Lets a name stand for nothing.
@@ -192,8 +179,7 @@ fn private(folder: &Path) -> Result<(), ContentError> {
 #[derive(Debug)]
 pub struct Draft {
     content: Content,
-    file: File,
-    path: PathBuf,
+    file: Unnamed,
     hash: Sha256,
     size: u64,
 }
@@ -201,7 +187,7 @@ pub struct Draft {
 impl Draft {
     /// Where it is for now.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// Bytes so far.
@@ -216,8 +202,7 @@ impl Draft {
         if format!("sha256:{hash:x}") != digest {
             return Err(ContentError::Damaged { digest: digest.to_owned() });
         }
-        let kept = self.file.sync_all().and_then(|()| fs::rename(&self.path, &target));
-        Ok(kept.map_err(io_error("writing", &target))?)
+        Ok(self.file.keep(&target).map_err(io_error("writing", &target))?)
     }
 }
 
@@ -240,13 +225,6 @@ impl Write for Draft {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // Kept, it has another name by now.
-        let _ = fs::remove_file(&self.path);
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::whole;
 use crate::model::ModuleKind;
 
 /// Of what a fact says; another version of this program may see more in a module.
@@ -89,16 +90,13 @@ impl Facts {
             return;
         }
         let at = self.path(path, function);
-        let temporary = at.with_extension(std::process::id().to_string());
         let Ok(text) = serde_json::to_vec(&Record { version: VERSION.to_owned(), stamp, fact }) else { return };
         let write = || {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
-            fs::write(&temporary, text)?;
-            fs::rename(&temporary, at)
+            whole::write(&at, &text)
         };
-        if write().is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
+        // Without it, the module is read again.
+        let _ = write();
     }
 
     fn path(&self, path: &Path, function: Option<&str>) -> PathBuf {

@@ -22,3 +22,4 @@ pub mod registry;
 pub mod spin;
 pub mod store;
 pub mod tls;
+mod whole;

@@ -20,6 +20,7 @@ use super::plug::PlugError;
 use super::prune::use_now;
 use super::spin::SpinError;
 use super::store::{ModuleError, Store};
+use super::whole;
 use crate::model::{ImageConfig, Module};
 
 /// Longest document of an image that is read.
@@ -205,10 +206,7 @@ impl Picker {
                 let mut lines = Vec::new();
                 list_files(folder, Path::new(""), &mut lines).map_err(io_error("reading", folder))?;
                 let list = lines.concat();
-                // Renamed into place, so that half of it is never taken for the whole.
-                let draft = self.images.join(format!(".{name}.files-{}", std::process::id()));
-                let written = fs::write(&draft, &list).and_then(|()| fs::rename(&draft, &path));
-                written.map_err(io_error("writing", &path))?;
+                whole::write(&path, list.as_bytes()).map_err(io_error("writing", &path))?;
                 list
             }
         };

@@ -1,9 +1,9 @@
 //! wcompose's own store of modules, by content: `<data>/modules/<digest>.wasm`.
 //!
-//! What is stored is never changed. A file is written under a temporary name and renamed, so a reader sees all of it or nothing.
+//! What is stored is never changed.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,7 @@ use super::facts::{Fact, Facts, Stamp};
 use super::module::{self, Unsuitable};
 use super::plug::{self, Part};
 use super::prune::use_now;
+use super::whole;
 use crate::model::{ImageConfig, Module};
 
 /// Modules by digest.
@@ -142,17 +143,7 @@ impl Store {
         }
         let folder = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
         folder.map_err(io_error("make", &self.folder))?;
-        let temporary = self.folder.join(format!(".{digest}.{}", std::process::id()));
-        let write = || {
-            let mut file = fs::File::create(&temporary)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)
-        };
-        write().map_err(|source| {
-            let _ = fs::remove_file(&temporary);
-            io_error("write", &path)(source)
-        })?;
+        whole::write(&path, bytes).map_err(io_error("write", &path))?;
         Ok(path)
     }
 }
