@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -15,6 +15,7 @@ use tokio::process::Command;
 use tokio::sync::mpsc;
 
 use super::outcome::Failure;
+use crate::image::stamp::Stamp;
 use crate::model::{HostBuild, ServiceName};
 
 /// Lines of output that a failure repeats.
@@ -30,7 +31,7 @@ pub async fn make(
     output: &(dyn Fn(&str) + Send + Sync),
 ) -> Result<PathBuf, Failure> {
     let title = build.title();
-    let before = modified(&build.output);
+    let before = Stamp::of(&build.output);
     let (program, arguments) = build.command.split_first().ok_or_else(|| {
         Failure::new(format!("service `{service}`: `x-wasm.build.command` is empty"), ["name a command".to_owned()])
     })?;
@@ -84,7 +85,7 @@ pub async fn make(
             ["look where it puts the module, and write that path to `x-wasm.build.output`".to_owned()],
         ));
     }
-    if before.is_some() && before == modified(&build.output) {
+    if before.is_some() && before == Stamp::of(&build.output) {
         output(&format!("{} is what it was", build.output.display()));
     }
     Ok(build.output.clone())
@@ -171,12 +172,9 @@ fn unstarted(service: &ServiceName, build: &HostBuild, program: &str, error: &st
     Failure::new(format!("service `{service}`: cannot run `{program}` of `x-wasm.build`: {why}"), [hint])
 }
 
-fn modified(path: &Path) -> Option<std::time::SystemTime> {
-    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Mutex;
     use std::time::Duration;
 

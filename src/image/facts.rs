@@ -1,11 +1,11 @@
 //! What earlier starts found out about module files, so that a large one is not read and hashed again at each start:
 //! `<data>/facts/<key>.json`, one for each path and export.
 //!
-//! A fact holds as long as the file's [`Stamp`] is the same. As with git's index, a file that was changed in the very moment it was
-//! looked at could change again without its stamp showing it; of such a file nothing is kept. Facts save time and nothing
+//! A fact holds as long as the file's [`State`] is the same. As with git's index, a file that was changed in the very moment it was
+//! looked at could change again without its state showing it; of such a file nothing is kept. Facts save time and nothing
 //! else: one that cannot be read or written is no error.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::stamp::Stamp;
 use super::whole;
 use crate::model::ModuleKind;
 
@@ -21,32 +22,36 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "-1");
 /// A change within this time of another may leave the same time stamp: the coarsest of common file systems.
 const GRAIN: Duration = Duration::from_secs(2);
 
-/// What tells one state of a file from another.
+/// What tells one state of a file from any other, as nobody can bring one back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
+pub struct State {
+    stamp: Stamp,
     device: u64,
     inode: u64,
-    size: u64,
-    /// Seconds and nanoseconds.
-    modified: (i64, i64),
-    /// Of anything about it; nobody can set this one back.
+    /// Seconds and nanoseconds; of anything about it, and it cannot be set.
     changed: (i64, i64),
 }
 
-impl Stamp {
+impl State {
     /// Of a file as it is now; nothing when it cannot be asked or changed only just now.
     pub fn of(path: &Path) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
-        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        let now = Self::from(&metadata);
+        let (seconds, nanoseconds) = now.changed;
         let since =
-            SystemTime::UNIX_EPOCH + Duration::new(u64::try_from(changed.0).ok()?, u32::try_from(changed.1).ok()?);
-        (metadata.is_file() && since.elapsed().ok()? > GRAIN).then(|| Self {
+            SystemTime::UNIX_EPOCH + Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanoseconds).ok()?);
+        (metadata.is_file() && since.elapsed().ok()? > GRAIN).then_some(now)
+    }
+}
+
+impl From<&Metadata> for State {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            stamp: metadata.into(),
             device: metadata.dev(),
             inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed,
-        })
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
     }
 }
 
@@ -64,7 +69,7 @@ pub struct Fact {
 #[derive(Serialize, Deserialize)]
 struct Record {
     version: String,
-    stamp: Stamp,
+    state: State,
     fact: Fact,
 }
 
@@ -79,18 +84,18 @@ impl Facts {
     }
 
     /// What is known of a file in this state.
-    pub fn recall(&self, path: &Path, function: Option<&str>, stamp: &Stamp) -> Option<Fact> {
+    pub fn recall(&self, path: &Path, function: Option<&str>, state: &State) -> Option<Fact> {
         let record: Record = serde_json::from_slice(&fs::read(self.path(path, function)).ok()?).ok()?;
-        (record.version == VERSION && record.stamp == *stamp).then_some(record.fact)
+        (record.version == VERSION && record.state == *state).then_some(record.fact)
     }
 
-    /// Keeps what was found out about a file that had this stamp before it was read; not when it has another one since.
-    pub fn keep(&self, path: &Path, function: Option<&str>, stamp: Stamp, fact: Fact) {
-        if Stamp::of(path).as_ref() != Some(&stamp) {
+    /// Keeps what was found out about a file that was in this state before it was read; not when it is in another one since.
+    pub fn keep(&self, path: &Path, function: Option<&str>, state: State, fact: Fact) {
+        if State::of(path).as_ref() != Some(&state) {
             return;
         }
         let at = self.path(path, function);
-        let Ok(text) = serde_json::to_vec(&Record { version: VERSION.to_owned(), stamp, fact }) else { return };
+        let Ok(text) = serde_json::to_vec(&Record { version: VERSION.to_owned(), state, fact }) else { return };
         let write = || {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
             whole::write(&at, &text)
@@ -118,16 +123,9 @@ mod tests {
         Fact { digest: digest.into(), size: 3, kind: ModuleKind::Core }
     }
 
-    /// A stamp as if the file had been there for long: its change time cannot be set.
-    fn stamp(path: &Path) -> Stamp {
-        let metadata = fs::metadata(path).unwrap();
-        Stamp {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
+    /// The state as if the file had been in it for long: its change time cannot be set.
+    fn state(path: &Path) -> State {
+        (&fs::metadata(path).unwrap()).into()
     }
 
     #[test]
@@ -135,14 +133,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (facts, file) = (Facts::new(folder.path().join("facts")), folder.path().join("app.wasm"));
         fs::write(&file, "one").unwrap();
-        assert_eq!(Stamp::of(&file), None);
-        facts.keep(&file, None, stamp(&file), fact("a"));
+        assert_eq!(State::of(&file), None);
+        facts.keep(&file, None, state(&file), fact("a"));
         assert!(!folder.path().join("facts").exists());
         // An old time of modification is no proof of anything.
         let old = Timespec { tv_sec: 1_000_000_000, tv_nsec: 0 };
         let times = Timestamps { last_access: old, last_modification: old };
         utimensat(rustix::fs::CWD, &file, &times, rustix::fs::AtFlags::empty()).unwrap();
-        assert_eq!(Stamp::of(&file), None);
+        assert_eq!(State::of(&file), None);
     }
 
     #[test]
@@ -151,17 +149,17 @@ mod tests {
         let facts = Facts::new(folder.path().join("facts"));
         // A file of the system that nobody changes.
         let file = fs::canonicalize("/bin/sh").unwrap();
-        let now = Stamp::of(&file).unwrap();
+        let now = State::of(&file).unwrap();
         assert_eq!(facts.recall(&file, None, &now), None);
         facts.keep(&file, None, now.clone(), fact("a"));
         assert_eq!(facts.recall(&file, None, &now), Some(fact("a")));
         assert_eq!(facts.recall(&file, Some("other"), &now), None);
         assert_eq!(facts.recall(&folder.path().join("other"), None, &now), None);
-        let later = Stamp { changed: (now.changed.0, now.changed.1 + 1), ..now };
+        let later = State { changed: (now.changed.0, now.changed.1 + 1), ..now };
         assert_eq!(facts.recall(&file, None, &later), None);
         // A torn fact is none.
         let kept = fs::read_dir(folder.path().join("facts")).unwrap().next().unwrap().unwrap().path();
         fs::write(kept, "{").unwrap();
-        assert_eq!(facts.recall(&file, None, &Stamp::of(&file).unwrap()), None);
+        assert_eq!(facts.recall(&file, None, &State::of(&file).unwrap()), None);
     }
 }

@@ -20,6 +20,7 @@ pub mod plug;
 pub mod prune;
 pub mod registry;
 pub mod spin;
+pub mod stamp;
 pub mod store;
 pub mod tls;
 mod whole;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::facts::{Fact, Facts, Stamp};
+use super::facts::{Fact, Facts, State};
 use super::module::{self, Unsuitable};
 use super::plug::{self, Part};
 use super::prune::use_now;
@@ -68,15 +68,15 @@ impl Store {
     /// in the store.
     pub fn local(&self, reference: &str, path: &Path, function: Option<&str>) -> Result<Module, ModuleError> {
         let as_it_is = !self.is_plugging() && !is_text(path);
-        let stamp = if as_it_is { Stamp::of(path) } else { None };
-        if let Some(known) = stamp.as_ref().and_then(|stamp| self.facts().recall(path, function, stamp)) {
+        let state = if as_it_is { State::of(path) } else { None };
+        if let Some(known) = state.as_ref().and_then(|state| self.facts().recall(path, function, state)) {
             return Ok(made(reference, path.to_owned(), function, known));
         }
         let binary = self.joined(&path.display().to_string(), read(path)?)?;
         let module = self.module(reference, path, &binary, as_it_is.then(|| path.to_owned()), function)?;
-        if let Some(stamp) = stamp {
+        if let Some(state) = state {
             let fact = Fact { digest: module.digest.clone(), size: module.size, kind: module.kind };
-            self.facts().keep(path, function, stamp, fact);
+            self.facts().keep(path, function, state, fact);
         }
         Ok(module)
     }

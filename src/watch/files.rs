@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -19,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::Batch;
 use super::rules::Rule;
+use crate::image::stamp::Stamp;
 
 /// A batch is over when nothing happened for so long: whoever writes is done.
 const QUIET: Duration = Duration::from_millis(150);
@@ -59,7 +60,7 @@ pub struct Watch {
     lost: Arc<AtomicBool>,
     watched: BTreeSet<PathBuf>,
     /// Files that have a rule of their own, as they were last seen: their folders may come and go unnoticed.
-    seen: BTreeMap<PathBuf, Option<(SystemTime, u64)>>,
+    seen: BTreeMap<PathBuf, Option<Stamp>>,
 }
 
 impl Watch {
@@ -171,7 +172,7 @@ impl Watch {
                 self.enter(&path, None)?;
                 continue;
             }
-            let now = fs::metadata(&path).ok().and_then(|found| Some((found.modified().ok()?, found.len())));
+            let now = Stamp::of(&path);
             let before = self.seen.insert(path.clone(), now);
             if before.is_some_and(|before| before != now) {
                 let own = self.rules.iter().enumerate().filter(|(_, rule)| rule.path == path);

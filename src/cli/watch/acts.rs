@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 
@@ -20,6 +19,7 @@ use crate::cli::{cp, exec};
 use crate::engine::archive::{self, Outgoing};
 use crate::engine::docker::Program;
 use crate::engine::engines::Engines;
+use crate::image::stamp::Stamp;
 use crate::model::{InstanceName, MountSource, Project, ServiceName};
 use crate::plan::observed::{Existing, RunState};
 use crate::session::stream::{Attached, Errand};
@@ -40,7 +40,7 @@ pub struct Acts {
     target: Target,
     replaced: Replaced,
     /// Modules as they were when they were last acted on: a build's own module is no news after it.
-    modules: BTreeMap<PathBuf, Option<(SystemTime, u64)>>,
+    modules: BTreeMap<PathBuf, Option<Stamp>>,
     /// Rules whose target is mounted from the same files, told once.
     mounted: BTreeSet<usize>,
 }
@@ -127,14 +127,14 @@ impl Acts {
                 }
             }
             for rule in rules.iter().filter(|rule| rule.service == service && rule.action == Action::Reload) {
-                self.modules.insert(rule.path.clone(), stamp(&rule.path));
+                self.modules.insert(rule.path.clone(), Stamp::of(&rule.path));
             }
         }
     }
 
     /// Whether a module is there, and another than when it was last acted on.
     fn is_news(&self, module: &Path) -> bool {
-        let now = stamp(module);
+        let now = Stamp::of(module);
         now.is_some() && self.modules.get(module) != Some(&now)
     }
 
@@ -360,11 +360,6 @@ fn errand(instance: InstanceName, hook: &Hook) -> Errand {
         detach: false,
         streams: Attached::default(),
     }
-}
-
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
-    let found = fs::metadata(path).ok()?;
-    Some((found.modified().ok()?, found.len()))
 }
 
 /// Files that a rule covers at and below a path.
