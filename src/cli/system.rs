@@ -55,6 +55,7 @@ async fn prune(settings: &Settings, args: &Prune) -> Outcome {
         (freed.blobs, "blob"),
         (freed.folders, "unpacked image"),
         (freed.modules, "stored module"),
+        (freed.facts, "module record"),
     ] {
         if count > 0 {
             out(&format!("{verb} {}", counted(count, what)));
@@ -111,7 +112,8 @@ fn confirmed(unused: Option<Duration>, all: bool) -> Result<bool, Failure> {
     write!(
         stderr,
         "WARNING! This will remove:\n  - compiled Wasm modules {which}; they are compiled again when they are needed\n  \
-         - {images} {which}; they are fetched again when they are needed\n\n\
+         - {images} {which}; they are fetched again when they are needed\n  \
+         - records of module files that are gone or changed\n\n\
          Are you sure you want to continue? [y/N] "
     )?;
     stderr.flush()?;

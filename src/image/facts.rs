@@ -69,6 +69,7 @@ pub struct Fact {
 #[derive(Serialize, Deserialize)]
 struct Record {
     version: String,
+    path: PathBuf,
     state: State,
     fact: Fact,
 }
@@ -83,10 +84,15 @@ impl Facts {
         Self(folder)
     }
 
+    /// Where facts are.
+    pub fn folder(&self) -> &Path {
+        &self.0
+    }
+
     /// What is known of a file in this state.
     pub fn recall(&self, path: &Path, function: Option<&str>, state: &State) -> Option<Fact> {
-        let record: Record = serde_json::from_slice(&fs::read(self.path(path, function)).ok()?).ok()?;
-        (record.version == VERSION && record.state == *state).then_some(record.fact)
+        let record = read(&self.path(path, function))?;
+        (record.state == *state).then_some(record.fact)
     }
 
     /// Keeps what was found out about a file that was in this state before it was read; not when it is in another one since.
@@ -95,7 +101,10 @@ impl Facts {
             return;
         }
         let at = self.path(path, function);
-        let Ok(text) = serde_json::to_vec(&Record { version: VERSION.to_owned(), state, fact }) else { return };
+        let Ok(text) = serde_json::to_vec(&Record { version: VERSION.to_owned(), path: path.to_owned(), state, fact })
+        else {
+            return;
+        };
         let write = || {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
             whole::write(&at, &text)
@@ -111,6 +120,16 @@ impl Facts {
         key.update(function.unwrap_or_default());
         self.0.join(format!("{:.32}.json", format!("{:x}", key.finalize())))
     }
+}
+
+/// Whether what a file of the folder says can still be made use of: the module is there, in the state it was in.
+pub fn holds(path: &Path) -> bool {
+    read(path).is_some_and(|record| State::of(&record.path).as_ref() == Some(&record.state))
+}
+
+fn read(path: &Path) -> Option<Record> {
+    let record: Record = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    (record.version == VERSION).then_some(record)
 }
 
 #[cfg(test)]

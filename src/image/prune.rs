@@ -1,5 +1,5 @@
 //! What the stores hold and nobody uses: blobs of images that no name leads to, modules that can be made again from them, files
-//! of images that can be unpacked again.
+//! of images that can be unpacked again, facts of module files that hold no more.
 //!
 //! What was used a moment ago stays, whatever it is: it may be on its way into a project, and no lock tells.
 
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::content::{Content, Named};
+use super::facts;
 use super::oci::{self, Document};
 use super::store::Store;
 
@@ -49,6 +50,8 @@ pub struct Freed {
     pub modules: usize,
     /// Unpacked images.
     pub folders: usize,
+    /// Facts of module files.
+    pub facts: usize,
     /// Bytes of all of them.
     pub bytes: u64,
 }
@@ -88,6 +91,14 @@ pub fn prune(content: &Content, store: &Store, images: &Path, keep: &Keep, pruni
             // Beside a folder lies a list of its files.
             freed.folders += usize::from(folder.path.is_dir());
             folder.remove(pruning)?;
+        }
+    }
+    // The last, as modules of unpacked images may have gone just now.
+    for file in listed(store.facts().folder())? {
+        if old(file.used) && !facts::holds(&file.path) {
+            freed.bytes += file.bytes;
+            freed.facts += 1;
+            file.remove(pruning)?;
         }
     }
     Ok(freed)
@@ -166,8 +177,11 @@ pub(super) fn use_now(path: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::facts::{Fact, State};
+    use super::*;
+    use crate::model::ModuleKind;
 
     /// Stores of their own, all that is in them used an hour ago.
     struct Bench {
@@ -221,7 +235,7 @@ mod tests {
     #[test]
     fn what_no_name_leads_to_goes_and_what_is_used_stays() {
         let bench = Bench::new();
-        let expected = Freed { names: 0, blobs: 1, modules: 1, folders: 1, bytes: 8 + 6 + 5 };
+        let expected = Freed { blobs: 1, modules: 1, folders: 1, bytes: 8 + 6 + 5, ..Freed::default() };
         assert_eq!(bench.prune(&used(), Pruning::Told), expected);
         assert_eq!(bench.prune(&used(), Pruning::Done), expected, "nothing was removed before");
         assert_eq!(bench.prune(&used(), Pruning::Done), Freed::default());
@@ -238,6 +252,30 @@ mod tests {
         let kept = bench.content.named("kept:1").unwrap();
         let manifest = Document::read(&bench.content.read(&kept.digest, LONGEST).unwrap()).unwrap();
         assert!(manifest.layers.iter().all(|layer| bench.content.has(&layer.digest)));
+    }
+
+    #[test]
+    fn facts_of_modules_that_are_gone_or_changed_go() {
+        let bench = Bench::new();
+        let facts = bench.store.facts();
+        // A file of the system that nobody changes.
+        let file = fs::canonicalize("/bin/sh").unwrap();
+        let fact = Fact { digest: "a".into(), size: 3, kind: ModuleKind::Core };
+        facts.keep(&file, None, State::of(&file).unwrap(), fact.clone());
+        let [kept] = listed(facts.folder()).unwrap().try_into().ok().expect("one fact");
+        let text = fs::read_to_string(&kept.path).unwrap();
+        for (name, text) in [
+            ("gone.json", text.replace(file.to_str().unwrap(), "/no/such/module")),
+            ("changed.json", text.replace("\"inode\":", "\"inode\":1")),
+            ("torn.json", "{".to_owned()),
+        ] {
+            fs::write(facts.folder().join(name), text).unwrap();
+        }
+        assert_eq!(bench.prune(&used(), Pruning::Done).facts, 0, "they were made just now");
+        bench.age(facts.folder());
+        assert_eq!(bench.prune(&used(), Pruning::Told).facts, 3);
+        assert_eq!(bench.prune(&used(), Pruning::Done).facts, 3);
+        assert_eq!(facts.recall(&file, None, &State::of(&file).unwrap()), Some(fact));
     }
 
     #[test]

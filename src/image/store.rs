@@ -120,7 +120,8 @@ impl Store {
         Ok(made(reference, path, function, Fact { digest, size: binary.len() as u64, kind }))
     }
 
-    fn facts(&self) -> Facts {
+    /// What is known of module files that are not in it.
+    pub(super) fn facts(&self) -> Facts {
         Facts::new(self.folder.with_file_name("facts"))
     }
 
