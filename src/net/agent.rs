@@ -138,20 +138,13 @@ impl Agent {
 
     /// Listens in the container. The IPv6 wildcard takes IPv4 as well, and becomes the IPv4 one where there is no IPv6.
     pub async fn listen(&self, at: SocketAddr) -> io::Result<Acceptor> {
-        match self.listen_at(at).await {
-            Err(error) => match without_v6(at, &error) {
-                Some(at) => self.listen_at(at).await,
-                None => Err(error),
-            },
-            listening => listening,
-        }
-    }
-
-    async fn listen_at(&self, at: SocketAddr) -> io::Result<Acceptor> {
-        match &self.inner.way {
-            Way::Passing(passing) => passing.listen(at).await.map(Acceptor::Passed),
-            Way::Carrying(mux) => mux.listen(at).await.map(Acceptor::Carried),
-        }
+        let listen = |at| async move {
+            match &self.inner.way {
+                Way::Passing(passing) => passing.listen(at).await.map(Acceptor::Passed),
+                Way::Carrying(mux) => mux.listen(at).await.map(Acceptor::Carried),
+            }
+        };
+        with_or_without_v6(at, listen).await
     }
 
     /// Connects out of the container.
@@ -164,20 +157,13 @@ impl Agent {
 
     /// A datagram socket in the container, with the wildcards of [`Agent::listen`].
     pub async fn datagrams(&self, at: SocketAddr) -> io::Result<Datagrams> {
-        match self.datagrams_at(at).await {
-            Err(error) => match without_v6(at, &error) {
-                Some(at) => self.datagrams_at(at).await,
-                None => Err(error),
-            },
-            bound => bound,
-        }
-    }
-
-    async fn datagrams_at(&self, at: SocketAddr) -> io::Result<Datagrams> {
-        match &self.inner.way {
-            Way::Passing(passing) => passing.datagrams(at).await.map(Datagrams::Passed),
-            Way::Carrying(mux) => mux.datagrams(at).await.map(Datagrams::Carried),
-        }
+        let bind = |at| async move {
+            match &self.inner.way {
+                Way::Passing(passing) => passing.datagrams(at).await.map(Datagrams::Passed),
+                Way::Carrying(mux) => mux.datagrams(at).await.map(Datagrams::Carried),
+            }
+        };
+        with_or_without_v6(at, bind).await
     }
 
     /// Directory descriptors of the volumes asked for, by target. Each can be taken once.
@@ -230,10 +216,21 @@ fn channels(stopping: bool) -> (Told, mpsc::Receiver<AgentEvent>, watch::Receive
     (Told { events, ending }, told, ended)
 }
 
-/// Where the IPv6 wildcard is to be had without IPv6.
-fn without_v6(at: SocketAddr, error: &io::Error) -> Option<SocketAddr> {
-    let none = error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error());
-    (none && at.is_ipv6() && at.ip().is_unspecified()).then(|| (Ipv4Addr::UNSPECIFIED, at.port()).into())
+/// Binds at an address: the IPv6 wildcard becomes the IPv4 one where there is no IPv6.
+async fn with_or_without_v6<T, F: Future<Output = io::Result<T>>>(
+    at: SocketAddr,
+    bind: impl Fn(SocketAddr) -> F,
+) -> io::Result<T> {
+    match bind(at).await {
+        Err(error)
+            if error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+                && at.is_ipv6()
+                && at.ip().is_unspecified() =>
+        {
+            bind((Ipv4Addr::UNSPECIFIED, at.port()).into()).await
+        }
+        bound => bound,
+    }
 }
 
 fn gone() -> io::Error {
