@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use rustix::process::Signal;
-
 use crate::support::project::{Row, free_port};
 use crate::support::{Engine, Guest, Project};
 
@@ -137,8 +135,7 @@ fn a_second_shell_hands_its_file_to_the_foreground() {
     assert_eq!(after_edit(&project, "wasm-1", "wasm-2"), ["wasm"]);
     assert_eq!(project.ask(wasm, "/env/NUMBER"), "wasm-2");
     assert_eq!(project.supervisors(), [foreground.id() as i32], "the one in the foreground did it");
-    foreground.signal(Signal::INT);
-    assert_eq!(foreground.end().code, 130);
+    foreground.interrupted();
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::process::Command;
 
 use crate::support::{Engine, Guest, Project};
 
@@ -59,12 +58,7 @@ fn one_replica_or_all_get_files_and_one_offs_only_when_asked() {
         let rest: &[&str] = if service == "linux" { &["sleep", "600"] } else { &[] };
         project.run(&[&["run", "-d", "--rm", "--name", &name, service], rest].concat()).well();
         let inside = |path: &str| match service {
-            "linux" => Command::new("docker")
-                .args(["exec", &name, "cat", path])
-                .output()
-                .expect("docker runs")
-                .status
-                .success(),
+            "linux" => engine.exec(&name, &["cat", path]).code == 0,
             _ => holders(&project, path) == 3,
         };
         if service == "wasm" {
@@ -125,10 +119,8 @@ fn an_archive_copy_belongs_to_the_containers_user_and_keeps_modes_and_times() {
     let file = fs::File::options().write(true).open(&path).expect("our file");
     file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000)).expect("our file");
     let container = format!("{}-linux-1", project.name);
-    let stat = |path: &str| {
-        let output = Command::new("docker").args(["exec", &container, "stat", "-c", "%u %g %a %Y", path]).output();
-        String::from_utf8_lossy(&output.expect("docker runs").stdout).trim().to_owned()
-    };
+    let stat =
+        |path: &str| engine.exec(&container, &["stat", "-c", "%u %g %a %Y", path]).well().stdout.trim().to_owned();
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(&path, Some(1234), Some(1235)).expect("we may do all");
     }

@@ -24,6 +24,22 @@ fn mixed(engine: &Engine) -> (Project, u16, u16) {
     (project, linux, wasm)
 }
 
+/// A service that waits for one that never gets healthy.
+fn waiting(engine: &Engine, image: &str) -> Project {
+    let compose = r#"
+services:
+  slow:
+    image: ${PEER}
+    command: [sleep, "600"]
+    healthcheck: { test: [CMD, /peer, check, "80"], interval: 1s, retries: 600 }
+  after:
+    image: ${IMAGE}
+    command: [serve, "80"]
+    depends_on: { slow: { condition: service_healthy } }
+"#;
+    Project::on(engine, compose).guest(Guest::Peer).with("IMAGE", image)
+}
+
 #[test]
 fn after_a_crash_ps_tells_the_truth_and_down_leaves_nothing() {
     let Some(engine) = Engine::answering() else { return };
@@ -92,8 +108,7 @@ fn one_ctrl_c_stops_gracefully_and_keeps_the_containers() {
     let again = project.start(&["up"]);
     project.ask(wasm, "/log/other");
     again.says("wasm-1   | other");
-    again.signal(Signal::INT);
-    let outcome = again.end();
+    let outcome = again.interrupted();
     assert!(!outcome.stdout.contains("| line"), "what the first run said is told again:\n{outcome}");
 }
 
@@ -120,9 +135,7 @@ fn a_second_ctrl_c_kills() {
     up.signal(Signal::INT);
     up.says("Gracefully");
     assert_eq!(project.service("stubborn").state, "running", "it is given its time");
-    up.signal(Signal::INT);
-    let outcome = up.end();
-    assert_eq!(outcome.code, 130, "{outcome}");
+    up.interrupted();
     assert_eq!(project.service("stubborn").code, 137);
 }
 
@@ -157,21 +170,7 @@ fn a_terminated_supervisor_takes_its_guests_down_in_order() {
 #[test]
 fn down_works_while_up_is_still_starting() {
     let Some(engine) = Engine::answering() else { return };
-    let project = Project::on(
-        &engine,
-        r#"
-services:
-  slow:
-    image: ${PEER}
-    command: [sleep, "600"]
-    healthcheck: { test: [CMD, /peer, check, "80"], interval: 1s, retries: 600 }
-  wasm:
-    image: ./peer.wasm
-    command: [serve, "80"]
-    depends_on: { slow: { condition: service_healthy } }
-"#,
-    )
-    .guest(Guest::Peer);
+    let project = waiting(&engine, "./peer.wasm");
     let up = project.start(&["up", "-d"]);
     eventually("the first service runs", || {
         let rows = project.ps();
@@ -186,25 +185,10 @@ services:
 #[test]
 fn ctrl_c_while_starting_stops_what_was_started() {
     let Some(engine) = Engine::answering() else { return };
-    let project = Project::on(
-        &engine,
-        r#"
-services:
-  slow:
-    image: ${PEER}
-    command: [sleep, "600"]
-    healthcheck: { test: [CMD, /peer, check, "80"], interval: 1s, retries: 600 }
-  after:
-    image: ${PEER}
-    command: [serve, "80"]
-    depends_on: { slow: { condition: service_healthy } }
-"#,
-    );
+    let project = waiting(&engine, engine.peer());
     let up = project.start(&["up"]);
     project.becomes("slow", "running");
-    up.signal(Signal::INT);
-    let outcome = up.end();
-    assert_eq!(outcome.code, 130, "{outcome}");
+    up.interrupted();
     let rows = project.ps();
     assert_eq!(rows["slow"].state, "exited");
     assert!(rows.get("after").is_none_or(|row| row.state == "created"), "{rows:?}");

@@ -1,4 +1,4 @@
-//! What changes while a project runs: modules, files, numbers of replicas.
+//! What changes while a project runs: modules, and numbers of replicas.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,8 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-
-use rustix::process::Signal;
 
 use crate::sources::{image, image_with};
 use crate::support::http::{self, Connection};
@@ -150,8 +148,7 @@ services:
     project.ask(port, "/version");
     project.ask(client, "/get/api/8080/version");
     let before = project.service("api").id;
-    let watch = project.start(&["watch", "--no-up"]);
-    watch.says("Watch enabled");
+    let watch = project.watch(&["watch", "--no-up"]);
 
     let mut load = Load::new();
     load.client("kept, from the host", kept(port, 1000));
@@ -164,9 +161,7 @@ services:
     }
     assert_eq!(load.errors(), Vec::<String>::new(), "over twenty reloads");
     assert_eq!(project.service("api").id, before, "it was the same instance all the while");
-    watch.signal(Signal::INT);
-    let outcome = watch.end();
-    assert_eq!(outcome.code, 130, "{outcome}");
+    watch.interrupted();
 
     project.up();
     assert_eq!(project.service("api").id, before, "a later `up` has no reason to make it anew");
@@ -196,8 +191,7 @@ fn kept_instances_are_replaced_under_load() {
     )
     .guest(Guest::Relay)
     .with("PORT", port);
-    let up = project.start(&["up", "--watch"]);
-    up.says("Watch enabled");
+    let up = project.watch(&["up", "--watch"]);
     let mut load = Load::new();
     load.client("kept", kept(port, 500));
     load.client("new", fresh(port, "/version"));
@@ -207,24 +201,21 @@ fn kept_instances_are_replaced_under_load() {
     assert_eq!(load.errors(), Vec::<String>::new());
     load.end();
     up.says("Reloading service \"api\"");
-    up.signal(Signal::INT);
-    assert_eq!(up.end().code, 130);
+    up.interrupted();
 }
 
 #[test]
 fn a_module_that_is_none_leaves_the_old_one_and_is_told() {
     let port = free_port();
     let project = Project::wasm(API).guest(Guest::Relay).with("PORT", port);
-    let up = project.start(&["up", "--watch"]);
-    up.says("Watch enabled");
+    let up = project.watch(&["up", "--watch"]);
     put(&project, "relay.wasm", b"no module at all");
     up.says("goes on as it was");
     assert_eq!(project.ask(port, "/version"), "version 000");
     project.logged("api", "the old one goes on");
     reload(&project, port, Guest::Relay, "relay.wasm", 1);
     assert_eq!(project.service("api").state, "running");
-    up.signal(Signal::INT);
-    assert_eq!(up.end().code, 130);
+    up.interrupted();
 }
 
 #[test]
@@ -232,8 +223,7 @@ fn a_program_is_restarted_behind_its_port() {
     let port = free_port();
     let compose = "services: { one: { image: ./peer.wasm, command: [serve, \"80\"], ports: [\"${PORT}:80\"] } }";
     let project = Project::wasm(compose).guest(Guest::Peer).with("PORT", port);
-    let watch = project.start(&["watch"]);
-    watch.says("Watch enabled");
+    let watch = project.watch(&["watch"]);
     let before = project.service("one").id;
     let mut load = Load::new();
     // Its end may cut off a request that it is at; a connection waits for the next one.
@@ -244,8 +234,7 @@ fn a_program_is_restarted_behind_its_port() {
     assert_eq!(load.errors(), Vec::<String>::new());
     load.end();
     assert_eq!(project.service("one").id, before);
-    watch.signal(Signal::INT);
-    watch.end();
+    watch.interrupted();
 }
 
 #[test]
@@ -334,8 +323,7 @@ services:
     for asker in [linux, wasm] {
         assert_eq!(project.ask(asker, "/knock/one/80/3"), "3 times");
     }
-    let watch = project.start(&["watch", "--no-up", "one"]);
-    watch.says("Watch enabled");
+    let watch = project.watch(&["watch", "--no-up", "one"]);
     let mut load = Load::new();
     load.client("from a container", fresh(linux, "/knock/one/80/100"));
     load.client("from a guest", fresh(wasm, "/knock/one/80/100"));
@@ -357,8 +345,7 @@ services:
     for asker in [linux, wasm] {
         project.ask_in_vain(asker, "/knock/one/80/1");
     }
-    watch.signal(Signal::INT);
-    watch.end();
+    watch.interrupted();
 }
 
 #[test]
@@ -377,64 +364,12 @@ services:
     .guest(Guest::Relay)
     .with("PORT", port);
     project.write("src/version", "version 001");
-    let up = project.start(&["up", "--watch"]);
-    up.says("Watch enabled");
+    let up = project.watch(&["up", "--watch"]);
     answers(port, 1);
     project.write("src/version", "version 002");
     answers(port, 2);
     up.says("successfully built");
-    up.signal(Signal::INT);
-    assert_eq!(up.end().code, 130);
-}
-
-#[test]
-fn files_are_synced_into_a_container_and_taken_away_again() {
-    let Some(engine) = Engine::with_images(&["busybox"]) else { return };
-    let project = Project::on(
-        &engine,
-        r#"
-services:
-  web:
-    image: busybox
-    command: [sleep, "600"]
-    stop_signal: SIGKILL
-    develop:
-      watch:
-        - { path: ./src, action: sync, target: /app, ignore: [gen/] }
-        - { path: ./conf, action: sync+restart, target: /etc/app }
-"#,
-    );
-    project.write("src/a.txt", "one");
-    project.write("conf/main", "one");
-    let watch = project.start(&["watch"]);
-    watch.says("Watch enabled");
-    let container = format!("{}-web-1", project.name);
-    let inside = |path: &str| {
-        let command = ["exec", &container, "cat", path];
-        let output = std::process::Command::new("docker").args(command).output().expect("docker runs");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    project.write("src/gen/b.txt", "ignored");
-    project.write("src/deep/a.txt", "two");
-    eventually("the file arrives", || holds(inside("/app/deep/a.txt") == "two", inside("/app/deep/a.txt")));
-    assert_eq!(inside("/app/gen/b.txt"), "");
-    fs::remove_file(project.folder().join("src/deep/a.txt")).expect("it was written");
-    eventually("the file goes", || holds(inside("/app/deep/a.txt").is_empty(), inside("/app/deep/a.txt")));
-
-    let started = || engine.get(&format!("/containers/{container}/json"))["State"]["StartedAt"].clone();
-    let before = started();
-    project.write("conf/main", "two");
-    eventually("it is restarted with the file", || {
-        holds(started() != before && inside("/etc/app/main") == "two", inside("/etc/app/main"))
-    });
-    watch.signal(Signal::INT);
-    assert_eq!(watch.end().code, 130);
-}
-
-#[test]
-fn nothing_to_watch_is_said() {
-    let project = Project::wasm("services: { one: { image: busybox } }");
-    project.run(&["watch"]).refused(&["none of the selected services is configured for watch"]);
+    up.interrupted();
 }
 
 #[test]
@@ -465,4 +400,27 @@ services:
     assert_eq!(project.service("front").id, front, "the others are left alone");
     project.run(&["scale", "wasm=many"]).refused(&["SERVICE=N"]);
     project.run(&["scale", "gone=2"]).refused(&["no such service"]);
+}
+
+#[test]
+fn up_scales_for_once() {
+    let Some(engine) = Engine::answering() else { return };
+    let project = Project::on(
+        &engine,
+        r#"
+services:
+  wasm:  { image: ./peer.wasm, command: [serve, "80"] }
+  linux: { image: "${PEER}", command: [serve, "80"] }
+"#,
+    )
+    .guest(Guest::Peer);
+    let count = |service: &str| project.run(&["ps", "-q", service]).well().stdout.lines().count();
+    project.run(&["up", "-d", "--scale", "wasm=3", "--scale", "linux=2"]).well();
+    assert_eq!((count("wasm"), count("linux")), (3, 2));
+    project.run(&["up", "-d", "--scale", "wasm=2"]).well();
+    assert_eq!((count("wasm"), count("linux")), (2, 1), "what is not named has its declared number");
+    project.up();
+    assert_eq!((count("wasm"), count("linux")), (1, 1));
+    project.run(&["up", "-d", "--scale", "gone=2"]).refused(&["no such service", "gone"]);
+    project.run(&["up", "-d", "--scale", "wasm"]).refused(&["SERVICE=N"]);
 }

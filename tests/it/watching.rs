@@ -1,29 +1,28 @@
 //! `watch`: what compose's `develop.watch` asks for, on both kinds.
 
 use std::fs;
-use std::process::Command;
-
-use rustix::process::Signal;
 
 use crate::support::project::free_port;
-use crate::support::{Engine, Guest, Project, Running, eventually, holds};
+use crate::support::{Engine, Guest, Project, eventually, holds};
 
-/// Runs a command in a container: what it writes.
-fn inside(container: &str, command: &[&str]) -> String {
-    let output = Command::new("docker").args(["exec", container]).args(command).output().expect("docker runs");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+/// A container that files are brought into, by these rules.
+fn synced(engine: &Engine, rules: &str) -> Project {
+    let compose = r#"
+services:
+  web:
+    image: busybox
+    command: [sleep, "600"]
+    stop_signal: SIGKILL
+    tmpfs: /out
+    develop:
+      watch: [RULES]
+"#;
+    Project::on(engine, &compose.replace("RULES", rules))
 }
 
-fn watched(project: &Project, arguments: &[&str]) -> Running {
-    let watch = project.start(arguments);
-    watch.says("Watch enabled");
-    watch
-}
-
-fn ended(watch: Running) {
-    watch.signal(Signal::INT);
-    let outcome = watch.end();
-    assert_eq!(outcome.code, 130, "{outcome}");
+/// What is in a file of its container; nothing where there is none.
+fn read(engine: &Engine, project: &Project, path: &str) -> String {
+    engine.exec(&format!("{}-web-1", project.name), &["cat", path]).stdout
 }
 
 #[test]
@@ -41,29 +40,29 @@ services:
     develop: { watch: [{ path: ./version, action: rebuild }] }
 "#,
     );
-    let (container, image) = (format!("{}-web-1", project.name), format!("{}-web", project.name));
+    let image = format!("{}-web", project.name);
     let id = || engine.get(&format!("/images/{image}/json"))["Id"].as_str().unwrap_or_default().to_owned();
     let there = |id: &str| engine.has_image(id);
     let rebuild = |text: &str| {
         project.write("version", text);
         eventually("the service is built again", || {
-            let version = inside(&container, &["cat", "/version"]);
+            let version = read(&engine, &project, "/version");
             holds(version == text, version)
         });
     };
     project.write("version", "one");
-    let watch = watched(&project, &["watch"]);
+    let watch = project.watch(&["watch"]);
     let first = id();
     rebuild("two");
     eventually("the image that was replaced goes", || holds(!there(&first), &first));
     let second = id();
     assert_ne!(second, first);
-    ended(watch);
+    watch.interrupted();
 
-    let watch = watched(&project, &["watch", "--prune=false"]);
+    let watch = project.watch(&["watch", "--prune=false"]);
     rebuild("three");
     watch.says("successfully built");
-    ended(watch);
+    watch.interrupted();
     assert!(there(&second), "kept when that is asked for");
     assert_ne!(engine.call("DELETE", &format!("/images/{second}")).0, 404);
 }
@@ -71,41 +70,67 @@ services:
 #[test]
 fn files_are_synced_at_the_beginning_and_a_command_runs_as_declared() {
     let Some(engine) = Engine::with_images(&["busybox"]) else { return };
-    let project = Project::on(
-        &engine,
-        r#"
-services:
-  web:
-    image: busybox
-    command: [sleep, "600"]
-    stop_signal: SIGKILL
-    tmpfs: /out
-    develop:
-      watch:
-        - { path: ./src, action: sync, target: /app, initial_sync: true, ignore: [gen/] }
-        - path: ./conf
-          action: sync+exec
-          target: /etc/app
-          exec:
-            command: [sh, -c, 'echo "$$(id -u) $$(pwd) $$WHO $$NUMBER" >> /out/ran']
-            user: "1000"
-            working_dir: /usr
-            environment: { WHO: me, NUMBER: 7 }
-"#,
-    );
+    let rules = r#"
+        { path: ./src, action: sync, target: /app, initial_sync: true, ignore: [gen/] },
+        {
+          path: ./conf,
+          action: sync+exec,
+          target: /etc/app,
+          exec: {
+            command: [sh, -c, 'echo "$$(id -u) $$(pwd) $$WHO $$NUMBER" >> /out/ran'],
+            user: "1000",
+            working_dir: /usr,
+            environment: { WHO: me, NUMBER: 7 },
+          },
+        },
+    "#;
+    let project = synced(&engine, rules);
     project.write("src/deep/a.txt", "one");
     project.write("src/gen/b.txt", "ignored");
     project.write("conf/main", "one");
-    let watch = watched(&project, &["watch"]);
-    let container = format!("{}-web-1", project.name);
-    let read = |path: &str| inside(&container, &["cat", path]);
+    let watch = project.watch(&["watch"]);
+    let read = |path: &str| read(&engine, &project, path);
     eventually("what is there arrives", || holds(read("/app/deep/a.txt") == "one", read("/app/deep/a.txt")));
     assert_eq!(read("/app/gen/b.txt"), "");
     assert_eq!(read("/etc/app/main"), "", "only where that is asked for");
     project.write("conf/main", "two");
     eventually("the command ran", || holds(read("/out/ran") == "1000 /usr me 7\n", read("/out/ran")));
     assert_eq!(read("/etc/app/main"), "two", "after the files were there");
-    ended(watch);
+    watch.interrupted();
+}
+
+#[test]
+fn files_are_synced_into_a_container_and_taken_away_again() {
+    let Some(engine) = Engine::with_images(&["busybox"]) else { return };
+    let rules = r#"
+        { path: ./src, action: sync, target: /app, ignore: [gen/] },
+        { path: ./conf, action: sync+restart, target: /etc/app },
+    "#;
+    let project = synced(&engine, rules);
+    project.write("src/a.txt", "one");
+    project.write("conf/main", "one");
+    let watch = project.watch(&["watch"]);
+    let read = |path: &str| read(&engine, &project, path);
+    project.write("src/gen/b.txt", "ignored");
+    project.write("src/deep/a.txt", "two");
+    eventually("the file arrives", || holds(read("/app/deep/a.txt") == "two", read("/app/deep/a.txt")));
+    assert_eq!(read("/app/gen/b.txt"), "");
+    fs::remove_file(project.folder().join("src/deep/a.txt")).expect("it was written");
+    eventually("the file goes", || holds(read("/app/deep/a.txt").is_empty(), read("/app/deep/a.txt")));
+
+    let started = || engine.get(&format!("/containers/{}-web-1/json", project.name))["State"]["StartedAt"].clone();
+    let before = started();
+    project.write("conf/main", "two");
+    eventually("it is restarted with the file", || {
+        holds(started() != before && read("/etc/app/main") == "two", read("/etc/app/main"))
+    });
+    watch.interrupted();
+}
+
+#[test]
+fn nothing_to_watch_is_said() {
+    let project = Project::wasm("services: { one: { image: busybox } }");
+    project.run(&["watch"]).refused(&["none of the selected services is configured for watch"]);
 }
 
 #[test]
@@ -139,7 +164,7 @@ volumes: { data: }
     project.write("src/deep/b.txt", "one");
     project.write("conf/main", "one");
     project.write("made/x", "one");
-    let watch = watched(&project, &["watch"]);
+    let watch = project.watch(&["watch"]);
     let read = |path: &str| {
         let answer = crate::support::http::get(port, &format!("/read/{}", path.replace('/', "%2F")));
         answer.map_or_else(|error| error.to_string(), |(_, body)| body)
@@ -158,31 +183,8 @@ volumes: { data: }
     project.write("made/x", "two");
     reads("/data/ran", "yes");
     reads("/app/made/x", "two");
-    ended(watch);
+    watch.interrupted();
     assert_eq!(project.service("api").state, "running");
-}
-
-#[test]
-fn up_scales_for_once() {
-    let Some(engine) = Engine::answering() else { return };
-    let project = Project::on(
-        &engine,
-        r#"
-services:
-  wasm:  { image: ./peer.wasm, command: [serve, "80"] }
-  linux: { image: "${PEER}", command: [serve, "80"] }
-"#,
-    )
-    .guest(Guest::Peer);
-    let count = |service: &str| project.run(&["ps", "-q", service]).well().stdout.lines().count();
-    project.run(&["up", "-d", "--scale", "wasm=3", "--scale", "linux=2"]).well();
-    assert_eq!((count("wasm"), count("linux")), (3, 2));
-    project.run(&["up", "-d", "--scale", "wasm=2"]).well();
-    assert_eq!((count("wasm"), count("linux")), (2, 1), "what is not named has its declared number");
-    project.up();
-    assert_eq!((count("wasm"), count("linux")), (1, 1));
-    project.run(&["up", "-d", "--scale", "gone=2"]).refused(&["no such service", "gone"]);
-    project.run(&["up", "-d", "--scale", "wasm"]).refused(&["SERVICE=N"]);
 }
 
 #[test]

@@ -5,13 +5,14 @@ use std::env;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use serde_json::Value;
 use tar::EntryType;
 
-use super::{Guest, places};
+use super::{Guest, Outcome, Running, places};
 
 /// An engine that answered.
 #[derive(Debug, Clone)]
@@ -145,6 +146,13 @@ impl Engine {
             rest = tail;
         }
         text
+    }
+
+    /// Runs a command in a container, by docker's own client.
+    pub fn exec(&self, container: &str, command: &[&str]) -> Outcome {
+        let address = self.address();
+        let mut docker = Command::new("docker");
+        Running::start(docker.args(["--host", &address, "exec", container]).args(command)).end()
     }
 
     /// Removes the images a project built.

@@ -59,31 +59,28 @@ pub struct Running {
 impl Running {
     /// Starts it.
     pub fn start(command: &mut Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let stdout = Reader::of(child.stdout.take());
-        let stderr = Reader::of(child.stderr.take());
-        Self { child, stdout, stderr }
+        Self::on(command, Stdio::null())
     }
 
     /// Starts it with this on its standard input.
     pub fn fed(command: &mut Command, input: &str) -> Self {
+        let mut running = Self::on(command, Stdio::piped());
+        let mut stdin = running.child.stdin.take().expect("the stream is piped");
+        let input = input.to_owned();
+        // Who reads nothing of it ends all the same.
+        thread::spawn(move || std::io::Write::write_all(&mut stdin, input.as_bytes()));
+        running
+    }
+
+    fn on(command: &mut Command, stdin: Stdio) -> Self {
         let mut child = command
-            .stdin(Stdio::piped())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stdout = Reader::of(child.stdout.take());
         let stderr = Reader::of(child.stderr.take());
-        let mut stdin = child.stdin.take().expect("the stream is piped");
-        let input = input.to_owned();
-        // Who reads nothing of it ends all the same.
-        thread::spawn(move || std::io::Write::write_all(&mut stdin, input.as_bytes()));
         Self { child, stdout, stderr }
     }
 
@@ -109,6 +106,15 @@ impl Running {
             let written = self.written();
             holds(written.contains(words), written)
         });
+    }
+
+    /// Ctrl-C, and its end: that of a command that was interrupted.
+    #[track_caller]
+    pub fn interrupted(self) -> Outcome {
+        self.signal(Signal::INT);
+        let outcome = self.end();
+        assert!(outcome.code == 130, "should have been interrupted:\n{outcome}");
+        outcome
     }
 
     /// Waits for its end.

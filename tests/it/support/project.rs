@@ -185,6 +185,13 @@ impl Project {
         Running::start(&mut self.command(arguments))
     }
 
+    /// Runs it in the foreground, until files are watched.
+    pub fn watch(&self, arguments: &[&str]) -> Running {
+        let running = self.start(arguments);
+        running.says("Watch enabled");
+        running
+    }
+
     /// `up -d`, which must work.
     #[track_caller]
     pub fn up(&self) -> Outcome {
