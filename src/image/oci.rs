@@ -6,7 +6,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::kind::is_wasm_platform;
-use crate::model::{ExposedPort, HealthTest, Healthcheck, ImageConfig, Protocol};
+use crate::model::{ExposedPort, HealthTest, Healthcheck, ImageConfig};
 
 /// An image's manifest.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -192,7 +192,7 @@ pub fn image_config(bytes: &[u8]) -> Result<ImageConfig, String> {
             })
             .collect(),
         working_dir: text("WorkingDir"),
-        exposed: exposed.iter().filter_map(|text| exposed_port(text)).collect(),
+        exposed: exposed.iter().filter_map(|text| ExposedPort::read(text)).collect(),
         volumes: keys("Volumes"),
         stop_signal: text("StopSignal"),
         healthcheck: config.get("Healthcheck").and_then(health_check),
@@ -205,30 +205,12 @@ fn words(value: &Value, key: &str) -> Vec<String> {
     list.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-fn exposed_port(text: &str) -> Option<ExposedPort> {
-    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = match protocol {
-        "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        "sctp" => Protocol::Sctp,
-        _ => return None,
-    };
-    Some(ExposedPort { port: port.parse().ok()?, protocol })
-}
-
 fn health_check(value: &Value) -> Option<Healthcheck> {
     // Zero means "not set".
     let number = |key: &str| value.get(key).and_then(Value::as_u64).filter(|number| *number > 0);
     let time = |key: &str| number(key).map(std::time::Duration::from_nanos);
-    let test = words(value, "Test");
-    let test = match test.split_first()? {
-        (kind, _) if kind == "NONE" => HealthTest::Disabled,
-        (kind, rest) if kind == "CMD-SHELL" => HealthTest::Shell(rest.join(" ")),
-        (kind, rest) if kind == "CMD" => HealthTest::Command(rest.to_vec()),
-        _ => return None,
-    };
     Some(Healthcheck {
-        test: Some(test),
+        test: Some(HealthTest::read(&words(value, "Test"))?),
         interval: time("Interval"),
         timeout: time("Timeout"),
         retries: number("Retries").and_then(|retries| u32::try_from(retries).ok()),

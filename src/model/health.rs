@@ -29,3 +29,16 @@ pub enum HealthTest {
     /// `CMD-SHELL`: one shell line.
     Shell(String),
 }
+
+impl HealthTest {
+    /// Reads the long form, as files, images and engines write it: the kind, then its words.
+    pub fn read(words: &[String]) -> Option<Self> {
+        let (kind, rest) = words.split_first()?;
+        match kind.as_str() {
+            "NONE" => Some(Self::Disabled),
+            "CMD" => Some(Self::Command(rest.to_vec())),
+            "CMD-SHELL" => Some(Self::Shell(rest.join(" "))),
+            _ => None,
+        }
+    }
+}

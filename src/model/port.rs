@@ -18,6 +18,18 @@ pub enum Protocol {
     Sctp,
 }
 
+impl Protocol {
+    /// The one of this name, in lower case.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "tcp" => Some(Self::Tcp),
+            "udp" => Some(Self::Udp),
+            "sctp" => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -63,6 +75,14 @@ pub struct ExposedPort {
     pub port: u16,
     /// Transport protocol.
     pub protocol: Protocol,
+}
+
+impl ExposedPort {
+    /// Reads `80/tcp` or `80`, as images and engines write it.
+    pub fn read(text: &str) -> Option<Self> {
+        let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        Some(Self { port: port.parse().ok()?, protocol: Protocol::named(protocol)? })
+    }
 }
 
 impl fmt::Display for ExposedPort {

@@ -316,12 +316,7 @@ fn port(value: &Value) -> Option<Port> {
 }
 
 fn protocol_of(text: &str) -> Option<Protocol> {
-    match text.to_ascii_lowercase().as_str() {
-        "tcp" => Some(Protocol::Tcp),
-        "udp" => Some(Protocol::Udp),
-        "sctp" => Some(Protocol::Sctp),
-        _ => None,
-    }
+    Protocol::named(&text.to_ascii_lowercase())
 }
 
 /// `volumes`, then `tmpfs`.
@@ -406,16 +401,9 @@ fn dependency((name, value): (&str, &Value)) -> (ServiceName, Dependency) {
 }
 
 fn healthcheck(value: &Value) -> Healthcheck {
-    let test = list_of(value, "test");
-    let test = match test.split_first() {
-        _ if flag(value, "disable") => Some(HealthTest::Disabled),
-        Some((kind, _)) if kind == "NONE" => Some(HealthTest::Disabled),
-        Some((kind, rest)) if kind == "CMD-SHELL" => Some(HealthTest::Shell(rest.join(" "))),
-        Some((_, rest)) => Some(HealthTest::Command(rest.to_vec())),
-        None => None,
-    };
+    let disabled = flag(value, "disable").then_some(HealthTest::Disabled);
     Healthcheck {
-        test,
+        test: disabled.or_else(|| HealthTest::read(&list_of(value, "test"))),
         interval: time(value, "interval"),
         timeout: time(value, "timeout"),
         retries: value.get("retries").and_then(Value::as_u64).and_then(|count| u32::try_from(count).ok()),

@@ -11,7 +11,6 @@ use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
 
 use super::error::{is_conflict, is_not_found, wrap};
-use super::observe::inside_port;
 use super::{Image, ImageFacts};
 use crate::engine::{EngineError, ErrorKind, Result};
 use crate::image::credentials::{self, Credentials};
@@ -162,7 +161,7 @@ fn config(platform: String, body: Body) -> ImageConfig {
         working_dir: body.working_dir.filter(|folder| !folder.is_empty()),
         exposed: sorted(body.exposed_ports.unwrap_or_default())
             .iter()
-            .filter_map(|text| inside_port(text).map(|(port, protocol)| ExposedPort { port, protocol }))
+            .filter_map(|text| ExposedPort::read(text))
             .collect(),
         volumes: sorted(body.volumes.unwrap_or_default()),
         stop_signal: body.stop_signal.filter(|signal| !signal.is_empty()),
@@ -181,15 +180,8 @@ fn health_check(body: HealthConfig) -> Option<Healthcheck> {
     let time = |nanos: Option<i64>| {
         nanos.and_then(|nanos| u64::try_from(nanos).ok()).filter(|nanos| *nanos > 0).map(Duration::from_nanos)
     };
-    let test = body.test.unwrap_or_default();
-    let test = match test.split_first()? {
-        (kind, _) if kind == "NONE" => HealthTest::Disabled,
-        (kind, rest) if kind == "CMD-SHELL" => HealthTest::Shell(rest.join(" ")),
-        (kind, rest) if kind == "CMD" => HealthTest::Command(rest.to_vec()),
-        _ => return None,
-    };
     Some(Healthcheck {
-        test: Some(test),
+        test: Some(HealthTest::read(&body.test.unwrap_or_default())?),
         interval: time(body.interval),
         timeout: time(body.timeout),
         retries: body.retries.and_then(|retries| u32::try_from(retries).ok()).filter(|retries| *retries > 0),

@@ -16,7 +16,7 @@ use super::container::{CONFIG_HASH, IMAGE, PROJECT, SERVICE, WASM_HASH, find};
 use super::error::{failed, is_not_found, wrap};
 use super::presence::addresses;
 use crate::engine::Result;
-use crate::model::{NetworkKey, ProjectName, Protocol, ServiceName, VolumeKey};
+use crate::model::{ExposedPort, NetworkKey, ProjectName, ServiceName, VolumeKey};
 use crate::plan::observed::{
     Existing, ExistingKind, ExistingNetwork, ExistingVolume, Health, Observed, PublishedPort, RunState,
 };
@@ -95,7 +95,7 @@ pub(super) fn published_ports(container: &ContainerInspectResponse) -> Vec<Publi
     };
     let mut list = Vec::new();
     for (inside, bindings) in ports {
-        let Some((target, protocol)) = inside_port(inside) else { continue };
+        let Some(ExposedPort { port: target, protocol }) = ExposedPort::read(inside) else { continue };
         let exposed = PublishedPort { address: String::new(), published: 0, target, protocol };
         match bindings.as_deref() {
             None | Some([]) => list.push(exposed),
@@ -113,18 +113,6 @@ pub(super) fn published_ports(container: &ContainerInspectResponse) -> Vec<Publi
 /// A time as the engine writes it; its zero (`0001-01-01…`) means never.
 pub(super) fn engine_time(text: &str) -> Option<Timestamp> {
     text.parse::<Timestamp>().ok().filter(|time| time.as_second() > 0)
-}
-
-/// `80/tcp`.
-pub(super) fn inside_port(text: &str) -> Option<(u16, Protocol)> {
-    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = match protocol {
-        "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        "sctp" => Protocol::Sctp,
-        _ => return None,
-    };
-    Some((port.parse().ok()?, protocol))
 }
 
 async fn containers(client: &Client, project: &ProjectName) -> Result<Vec<Existing>> {
