@@ -59,18 +59,7 @@ pub fn image(content: &Content, digest: &str, platform: Option<&str>) -> Result<
     for layer in &manifest.layers {
         layers.push(packed(content, layer)?);
     }
-    let config = config.to_string();
-    let config_digest = oci::sha256(config.as_bytes());
-    content.put(&config_digest, config.as_bytes())?;
-    put(
-        content,
-        &json!({
-            "schemaVersion": 2,
-            "mediaType": oci::MANIFEST,
-            "config": { "mediaType": oci::CONFIG, "digest": config_digest, "size": config.len() },
-            "layers": layers,
-        }),
-    )
+    manifest_of(content, oci::CONFIG, &config, &layers.into())
 }
 
 /// A module as a Wasm artifact (CNCF's layout): the digest of its manifest.
@@ -82,18 +71,9 @@ pub fn artifact(content: &Content, module: &[u8], kind: ModuleKind) -> Result<St
         ModuleKind::Command | ModuleKind::Http => "wasip2",
         ModuleKind::AsyncCommand | ModuleKind::AsyncHttp => "wasip3",
     };
-    let config = json!({ "architecture": "wasm", "os": os, "layerDigests": [layer] }).to_string();
-    let config_digest = oci::sha256(config.as_bytes());
-    content.put(&config_digest, config.as_bytes())?;
-    put(
-        content,
-        &json!({
-            "schemaVersion": 2,
-            "mediaType": oci::MANIFEST,
-            "config": { "mediaType": oci::WASM_CONFIG, "digest": config_digest, "size": config.len() },
-            "layers": [{ "mediaType": oci::WASM, "digest": layer, "size": module.len() }],
-        }),
-    )
+    let config = json!({ "architecture": "wasm", "os": os, "layerDigests": [layer] });
+    let layers = json!([{ "mediaType": oci::WASM, "digest": layer, "size": module.len() }]);
+    manifest_of(content, oci::WASM_CONFIG, &config, &layers)
 }
 
 /// The platform of Wasm among those that a build names.
@@ -102,10 +82,22 @@ pub fn platform(platforms: &[String]) -> &str {
     wasm.map_or(PLATFORM, String::as_str)
 }
 
-fn put(content: &Content, manifest: &Value) -> Result<String, ContentError> {
-    let manifest = manifest.to_string();
-    let digest = oci::sha256(manifest.as_bytes());
-    content.put(&digest, manifest.as_bytes())?;
+/// Stores a configuration, and the manifest that joins it with layers: the manifest's digest.
+fn manifest_of(content: &Content, kind: &str, config: &Value, layers: &Value) -> Result<String, ContentError> {
+    let config = config.to_string();
+    let digest = put(content, &config)?;
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": oci::MANIFEST,
+        "config": { "mediaType": kind, "digest": digest, "size": config.len() },
+        "layers": layers,
+    });
+    put(content, &manifest.to_string())
+}
+
+fn put(content: &Content, text: &str) -> Result<String, ContentError> {
+    let digest = oci::sha256(text.as_bytes());
+    content.put(&digest, text.as_bytes())?;
     Ok(digest)
 }
 
