@@ -5,7 +5,8 @@ use std::io;
 use serde_json::{Map, Value};
 
 use super::Out;
-use crate::event::{Event, Stamped};
+use super::progress::{Stage, told};
+use crate::event::Stamped;
 
 /// Writes an object on a line of its own.
 pub fn object(object: Map<String, Value>, out: Out<'_>) -> io::Result<()> {
@@ -27,26 +28,13 @@ pub fn text(value: &Value) -> String {
 
 /// Writes the progress that an event tells of: `{"id":"Container a-1","status":"Created"}`.
 pub fn progress(stamped: &Stamped, err: Out<'_>) -> io::Result<()> {
+    let Some((id, status, stage)) = told(&stamped.event) else { return Ok(()) };
     let mut line = Map::new();
     let mut put = |key: &str, value: &str| line.insert(key.to_owned(), Value::from(value));
-    match &stamped.event {
-        Event::StepStarted { id, status } | Event::StepFinished { id, status } => {
-            put("id", id);
-            put("status", status);
-        }
-        Event::StepFailed { id, error, .. } => {
-            put("id", id);
-            put("status", "Error");
-            put("error", error);
-        }
-        Event::Planned { .. }
-        | Event::PhaseChanged { .. }
-        | Event::Changed { .. }
-        | Event::Removed { .. }
-        | Event::Reloaded { .. }
-        | Event::Refused { .. }
-        | Event::Warned { .. }
-        | Event::Settled { .. } => return Ok(()),
+    put("id", id);
+    put("status", status);
+    if let Stage::Failed { error } = &stage {
+        put("error", error);
     }
     object(line, err)
 }

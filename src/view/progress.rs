@@ -43,22 +43,10 @@ pub enum Stage {
 impl Progress {
     /// Takes an event in; gives the row that it changed, if it is about progress.
     pub fn take(&mut self, stamped: &Stamped) -> Option<&Row> {
-        let (id, status, stage) = match &stamped.event {
-            Event::StepStarted { id, status } => (id, status.as_str(), Stage::Busy),
-            Event::StepFinished { id, status } => (id, status.as_str(), Stage::Done),
-            Event::StepFailed { id, error, .. } => (id, "Error", Stage::Failed { error: error.clone() }),
-            Event::Planned { .. }
-            | Event::PhaseChanged { .. }
-            | Event::Changed { .. }
-            | Event::Removed { .. }
-            | Event::Reloaded { .. }
-            | Event::Refused { .. }
-            | Event::Warned { .. }
-            | Event::Settled { .. } => return None,
-        };
+        let (id, status, stage) = told(&stamped.event)?;
         let at = stamped.at;
-        let row = self.rows.entry(id.clone()).or_insert_with(|| Row {
-            id: id.clone(),
+        let row = self.rows.entry(id.to_owned()).or_insert_with(|| Row {
+            id: id.to_owned(),
             status: String::new(),
             stage: Stage::Busy,
             since: at,
@@ -89,6 +77,23 @@ impl Progress {
     /// Forgets all rows: what comes next is another piece of work.
     pub fn clear(&mut self) {
         self.rows.clear();
+    }
+}
+
+/// What an event tells of progress: on what, in what word, and how far it is.
+pub fn told(event: &Event) -> Option<(&str, &str, Stage)> {
+    match event {
+        Event::StepStarted { id, status } => Some((id, status, Stage::Busy)),
+        Event::StepFinished { id, status } => Some((id, status, Stage::Done)),
+        Event::StepFailed { id, error, .. } => Some((id, "Error", Stage::Failed { error: error.clone() })),
+        Event::Planned { .. }
+        | Event::PhaseChanged { .. }
+        | Event::Changed { .. }
+        | Event::Removed { .. }
+        | Event::Reloaded { .. }
+        | Event::Refused { .. }
+        | Event::Warned { .. }
+        | Event::Settled { .. } => None,
     }
 }
 
