@@ -140,8 +140,11 @@ impl Socket {
         Self { phase, family, options: Options::default() }
     }
 
-    fn take(&mut self) -> Phase {
-        std::mem::replace(&mut self.phase, Phase::Closed)
+    /// Goes on to the phase that `next` makes of the one it is in.
+    fn go_on(&mut self, next: impl FnOnce(Phase) -> (Phase, Result<(), ErrorCode>)) -> SocketResult<()> {
+        let (phase, result) = next(std::mem::replace(&mut self.phase, Phase::Closed));
+        self.phase = phase;
+        Ok(result?)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -214,15 +217,10 @@ impl wasi::tcp::HostTcpSocket for View<'_> {
     }
 
     fn finish_bind(&mut self, this: Resource<TcpSocket>) -> SocketResult<()> {
-        let socket = self.socket(&this)?;
-        match socket.take() {
-            Phase::BindStarted(bound) => socket.phase = Phase::Bound(bound),
-            other => {
-                socket.phase = other;
-                return Err(ErrorCode::NotInProgress.into());
-            }
-        }
-        Ok(())
+        self.socket(&this)?.go_on(|phase| match phase {
+            Phase::BindStarted(bound) => (Phase::Bound(bound), Ok(())),
+            other => (other, Err(ErrorCode::NotInProgress)),
+        })
     }
 
     fn start_connect(
@@ -273,27 +271,17 @@ impl wasi::tcp::HostTcpSocket for View<'_> {
     }
 
     async fn start_listen(&mut self, this: Resource<TcpSocket>) -> SocketResult<()> {
-        let socket = self.socket(&this)?;
-        match socket.take() {
-            Phase::Bound(bound) => socket.phase = Phase::ListenStarted(bound),
-            other => {
-                socket.phase = other;
-                return Err(ErrorCode::InvalidState.into());
-            }
-        }
-        Ok(())
+        self.socket(&this)?.go_on(|phase| match phase {
+            Phase::Bound(bound) => (Phase::ListenStarted(bound), Ok(())),
+            other => (other, Err(ErrorCode::InvalidState)),
+        })
     }
 
     fn finish_listen(&mut self, this: Resource<TcpSocket>) -> SocketResult<()> {
-        let socket = self.socket(&this)?;
-        match socket.take() {
-            Phase::ListenStarted(bound) => socket.phase = Phase::Listening(bound),
-            other => {
-                socket.phase = other;
-                return Err(ErrorCode::NotInProgress.into());
-            }
-        }
-        Ok(())
+        self.socket(&this)?.go_on(|phase| match phase {
+            Phase::ListenStarted(bound) => (Phase::Listening(bound), Ok(())),
+            other => (other, Err(ErrorCode::NotInProgress)),
+        })
     }
 
     fn accept(
