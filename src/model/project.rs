@@ -42,6 +42,26 @@ pub struct Project {
 }
 
 impl Project {
+    /// One of that name without services, for tests.
+    #[cfg(test)]
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            directory: format!("/{name}").into(),
+            files: Vec::new(),
+            environment_files: Vec::new(),
+            services: IndexMap::new(),
+            disabled: IndexMap::new(),
+            networks: IndexMap::new(),
+            volumes: IndexMap::new(),
+            configs: IndexMap::new(),
+            secrets: IndexMap::new(),
+            separator: '-',
+            all_resources: false,
+            document: Value::Null,
+        }
+    }
+
     /// The image a service is built as when it names none.
     pub fn image_of(&self, service: &ServiceName) -> String {
         format!("{}{}{service}", self.name, self.separator)
@@ -75,6 +95,27 @@ pub struct Network {
     pub labels: BTreeMap<String, String>,
     /// The element of the canonical document, for the config hash.
     pub document: Value,
+}
+
+impl Network {
+    /// A project's, of which the files say nothing, for tests.
+    #[cfg(test)]
+    pub fn of(project: &str, key: &str) -> Self {
+        Self {
+            key: key.into(),
+            name: format!("{project}_{key}"),
+            external: false,
+            internal: false,
+            attachable: false,
+            driver: None,
+            driver_opts: BTreeMap::new(),
+            ipam: Ipam::default(),
+            enable_ipv4: None,
+            enable_ipv6: None,
+            labels: BTreeMap::new(),
+            document: Value::Null,
+        }
+    }
 }
 
 /// `ipam` of a network.
@@ -116,4 +157,20 @@ pub struct Volume {
     pub labels: BTreeMap<String, String>,
     /// The element of the canonical document, for the config hash.
     pub document: Value,
+}
+
+impl Volume {
+    /// A project's, of which the files say nothing, for tests.
+    #[cfg(test)]
+    pub fn of(project: &str, key: &str) -> Self {
+        Self {
+            key: key.into(),
+            name: format!("{project}_{key}"),
+            external: false,
+            driver: None,
+            driver_opts: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            document: Value::Null,
+        }
+    }
 }

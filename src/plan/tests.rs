@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use indexmap::IndexMap;
 use insta::assert_snapshot;
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::observed::{Existing, ExistingKind, ExistingNetwork, ExistingVolume, Observed, RunState};
 use super::unit::{Action, InstanceSpec, Plan, Step, UnitId, Work};
@@ -15,7 +14,7 @@ use super::{
     Count, Dependencies, DownOptions, NewModule, Options, Orphans, Recreate, Resolution, Target, down, label, plan,
 };
 use crate::model::{
-    Attachment, Condition, Dependency, ExposedPort, ImageConfig, Ipam, Module, ModuleKind, Mount, MountSource, Network,
+    Attachment, Condition, Dependency, ExposedPort, ImageConfig, Module, ModuleKind, Mount, MountSource, Network,
     NetworkMode, Project, Protocol, Resolved, Service, ServiceName, Volume, WasmOptions,
 };
 use crate::net::wiring::Place;
@@ -29,21 +28,7 @@ struct World {
 
 fn world() -> World {
     World {
-        project: Project {
-            name: "p".into(),
-            directory: "/p".into(),
-            files: vec!["/p/compose.yaml".into(), "/p/b.yaml".into()],
-            environment_files: Vec::new(),
-            services: IndexMap::new(),
-            disabled: IndexMap::new(),
-            networks: IndexMap::new(),
-            volumes: IndexMap::new(),
-            configs: IndexMap::new(),
-            secrets: IndexMap::new(),
-            separator: '-',
-            all_resources: false,
-            document: Value::Null,
-        },
+        project: Project { files: vec!["/p/compose.yaml".into(), "/p/b.yaml".into()], ..Project::named("p") },
         resolution: BTreeMap::new(),
     }
 }
@@ -101,15 +86,7 @@ impl World {
     }
 
     fn mounts(mut self, name: &str, key: &str) -> Self {
-        let volume = Volume {
-            key: key.into(),
-            name: format!("p_{key}"),
-            external: false,
-            driver: None,
-            driver_opts: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            document: json!({ "name": format!("p_{key}") }),
-        };
+        let volume = Volume { document: json!({ "name": format!("p_{key}") }), ..Volume::of("p", key) };
         self.project.volumes.insert(key.into(), volume);
         self.edit(name, |service| {
             let source = MountSource::Volume { key: key.into(), no_copy: false, subpath: None };
@@ -119,20 +96,10 @@ impl World {
     }
 
     fn network(mut self, key: &str) -> Self {
-        self.project.networks.entry(key.into()).or_insert_with(|| Network {
-            key: key.into(),
-            name: format!("p_{key}"),
-            external: false,
-            internal: false,
-            attachable: false,
-            driver: None,
-            driver_opts: BTreeMap::new(),
-            ipam: Ipam::default(),
-            enable_ipv4: None,
-            enable_ipv6: None,
-            labels: BTreeMap::new(),
-            document: json!({ "name": format!("p_{key}") }),
-        });
+        self.project
+            .networks
+            .entry(key.into())
+            .or_insert_with(|| Network { document: json!({ "name": format!("p_{key}") }), ..Network::of("p", key) });
         self
     }
 

@@ -216,7 +216,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::Service;
+    use crate::model::{Project, Service};
     use crate::watch::rules;
 
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -246,7 +246,7 @@ mod tests {
             for name in ["src/deep", "src/target", "out"] {
                 fs::create_dir_all(folder.path().join(name)).unwrap();
             }
-            let mut project = crate::watch::tests::project();
+            let mut project = Project::named("p");
             project.services.insert("web".into(), service(folder.path()));
             let watch = Watch::begin(rules::rules(&project, &[], |_| None).into()).unwrap();
             Self { folder, watch }

@@ -52,29 +52,3 @@ impl Batch {
         services
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use indexmap::IndexMap;
-
-    use crate::model::Project;
-
-    /// A project without services.
-    pub(super) fn project() -> Project {
-        Project {
-            name: "p".into(),
-            directory: "/p".into(),
-            files: Vec::new(),
-            environment_files: Vec::new(),
-            services: IndexMap::new(),
-            disabled: IndexMap::new(),
-            networks: IndexMap::new(),
-            volumes: IndexMap::new(),
-            configs: IndexMap::new(),
-            secrets: IndexMap::new(),
-            separator: '-',
-            all_resources: false,
-            document: serde_json::Value::Null,
-        }
-    }
-}

@@ -7,8 +7,8 @@ use indexmap::IndexMap;
 use serde_json::json;
 
 use crate::model::{
-    Attachment, ImageConfig, InstanceName, Ipam, Module, ModuleKind, Network, NetworkKey, ProjectName, Resolved,
-    Service, Volume, VolumeKey,
+    Attachment, ImageConfig, InstanceName, Module, ModuleKind, Network, NetworkKey, ProjectName, Resolved, Service,
+    Volume,
 };
 use crate::net::wiring::Place;
 use crate::plan::unit::{AtEnd, InstanceSpec, NetworkJoin, NetworkSpec, VolumeSpec};
@@ -61,20 +61,7 @@ pub(in crate::engine::docker) fn join(project: &str, key: &str, aliases: &[&str]
 
 pub(in crate::engine::docker) fn network(project: &str, key: &str) -> NetworkSpec {
     NetworkSpec {
-        network: Network {
-            key: NetworkKey::from(key),
-            name: format!("{project}_{key}"),
-            external: false,
-            internal: false,
-            attachable: false,
-            driver: None,
-            driver_opts: BTreeMap::new(),
-            ipam: Ipam::default(),
-            enable_ipv4: None,
-            enable_ipv6: None,
-            labels: BTreeMap::new(),
-            document: json!({}),
-        },
+        network: Network { document: json!({}), ..Network::of(project, key) },
         labels: labels_of(project, "network", key),
         replace: None,
         in_process: false,
@@ -83,15 +70,7 @@ pub(in crate::engine::docker) fn network(project: &str, key: &str) -> NetworkSpe
 
 pub(in crate::engine::docker) fn volume(project: &str, key: &str) -> VolumeSpec {
     VolumeSpec {
-        volume: Volume {
-            key: VolumeKey::from(key),
-            name: format!("{project}_{key}"),
-            external: false,
-            driver: None,
-            driver_opts: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            document: json!({}),
-        },
+        volume: Volume { document: json!({}), ..Volume::of(project, key) },
         labels: labels_of(project, "volume", key),
         in_process: false,
     }

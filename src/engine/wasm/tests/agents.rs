@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::programs::{WRITE, open, program};
 use super::*;
-use crate::model::{Mount, MountSource, Network, NetworkKey, Volume, VolumeKey};
+use crate::model::{Mount, MountSource, Network, Volume};
 use crate::plan::unit::VolumeSpec;
 
 /// A project of its own on the engine; everything of it goes when it is dropped.
@@ -46,20 +46,7 @@ impl Site {
     }
 
     fn network(&self) -> NetworkSpec {
-        let network = Network {
-            key: NetworkKey::from("default"),
-            name: format!("{}_default", self.project),
-            external: false,
-            internal: false,
-            attachable: false,
-            driver: None,
-            driver_opts: BTreeMap::new(),
-            ipam: Default::default(),
-            enable_ipv4: None,
-            enable_ipv6: None,
-            labels: BTreeMap::new(),
-            document: Value::Null,
-        };
+        let network = Network::of(&self.project, "default");
         let labels = self.labels("com.docker.compose.network", "default");
         NetworkSpec { network, labels, replace: None, in_process: false }
     }
@@ -254,16 +241,8 @@ async fn a_guest_ends_with_the_streams_of_its_agent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_named_volume_is_shared_with_linux() {
     let Some(site) = Site::new("volume").await else { return };
-    let name = format!("{}_data", site.project);
-    let volume = Volume {
-        key: VolumeKey::from("data"),
-        name: name.clone(),
-        external: false,
-        driver: None,
-        driver_opts: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        document: Value::Null,
-    };
+    let volume = Volume::of(&site.project, "data");
+    let name = volume.name.clone();
     let labels = site.labels("com.docker.compose.volume", "data");
     site.docker.apply(&Step::CreateVolume(Box::new(VolumeSpec { volume, labels, in_process: false }))).await.unwrap();
     let mut spec = site.spec("job", &open(4, 1, WRITE));

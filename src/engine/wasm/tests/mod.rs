@@ -11,7 +11,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use serde_json::Value;
 use tokio::sync::mpsc::{self, Receiver};
 
 use super::*;
