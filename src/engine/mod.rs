@@ -8,6 +8,8 @@ pub mod engines;
 #[cfg(test)]
 pub mod fake;
 pub mod report;
+#[cfg(test)]
+mod testing;
 pub mod wasm;
 
 use std::sync::Arc;

@@ -1,9 +1,8 @@
 //! Guests at agents of the real engine: required with `WCOMPOSE_REQUIRE_ENGINE=1`, skipped loudly where none answers.
 
-use std::process::Command;
-
 use super::programs::{WRITE, open, program};
 use super::*;
+use crate::engine::testing::{self, connect, sweep};
 use crate::model::{Mount, MountSource, Network, Volume};
 use crate::plan::unit::VolumeSpec;
 
@@ -23,14 +22,7 @@ impl Site {
     /// The same, with agents that are connected so.
     async fn with(test: &str, agents: AgentWay) -> Option<Self> {
         let directory = Directory::new();
-        let docker = match Docker::connect(None, directory.clone()).await {
-            Ok(docker) => docker,
-            Err(error) => {
-                assert!(std::env::var_os("WCOMPOSE_REQUIRE_ENGINE").is_none(), "an engine is required: {error}");
-                skip(&error.to_string());
-                return None;
-            }
-        };
+        let docker = connect(directory.clone()).await?;
         let cell = Arc::new(OnceCell::new_with(Some(docker.clone())));
         let bench = Bench::over(directory, cell, agents);
         let site = Self { bench, docker, project: format!("wasm-{test}-{}", std::process::id()) };
@@ -86,32 +78,15 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        let label = format!("label=com.docker.compose.project={}", self.project);
-        for (list, remove) in [
-            (vec!["ps", "-aq", "--filter", &label], vec!["rm", "-fv"]),
-            (vec!["network", "ls", "-q", "--filter", &label], vec!["network", "rm"]),
-            (vec!["volume", "ls", "-q", "--filter", &label], vec!["volume", "rm"]),
-        ] {
-            let found = docker(&list);
-            let ids: Vec<_> = found.split_whitespace().collect();
-            if !ids.is_empty() {
-                docker(&[remove, ids].concat());
-            }
-        }
+        sweep(&self.project);
     }
 }
 
 /// The engine's own command line: a second opinion. Both its streams as one text.
 fn docker(arguments: &[&str]) -> String {
-    let output =
-        Command::new("docker").args(arguments).output().expect("the docker command is there where an engine is");
+    let output = testing::docker(arguments);
     let text = [output.stdout, output.stderr].concat();
     String::from_utf8_lossy(&text).trim().to_owned()
-}
-
-#[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
-fn skip(why: &str) {
-    eprintln!("SKIPPED, no engine: {why}");
 }
 
 /// What holds for an agent, whichever way it is connected.
